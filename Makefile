@@ -1,0 +1,46 @@
+# Every verb does its own set-up. `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo check test test-editors test-all soak bench clean
+
+help:
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+setup: $(STAMP) ## make .venv with everything, test dependencies included
+
+$(STAMP): pyproject.toml constraints-cpu.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "starfill needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints-cpu.txt --editable . --group test
+	@touch $(STAMP)
+
+demo: $(STAMP) ## see ghost text appear: a real server, a real engine, the built-in model
+	@$(BIN)/python -m editors.demo
+
+check: $(STAMP) ## formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: $(STAMP) check ## all that needs no GPU and no editor, in under ten minutes
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-editors: $(STAMP) ## end to end in real editors
+	$(BIN)/python -m pytest tests/editors
+
+test-all: $(STAMP) check ## everything, the slow tests too
+	$(BIN)/python -m pytest -m "not gpu"
+
+soak: $(STAMP) ## cancel storms against a real engine
+	$(BIN)/python -m pytest tests/protocol -m slow
+
+bench: $(STAMP) ## the GPU kit at toy sizes on this machine
+	$(BIN)/python -m benchmarks.gpu --part kernels --part models --toy --out out/bench
+
+clean: ## remove what the other verbs made
+	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis

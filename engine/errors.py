@@ -1,0 +1,61 @@
+"""Every error that the engine raises on purpose: a small closed family.
+
+Each carries a sentence for a person that names the file, field or setting and the remedy. None carries user text.
+"""
+
+from __future__ import annotations
+
+
+class StarfillError(Exception):
+    """Base of the family; `str(error)` is ready to be shown."""
+
+
+class RequestError(StarfillError):
+    """A request that cannot be served as sent: HTTP 4xx in the form of OpenAI's error object."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        status: int = 400,
+        kind: str = "invalid_request_error",
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+        self.status = status
+        self.kind = kind
+
+    def body(self) -> dict[str, dict[str, str | None]]:
+        """The error object of the wire: `{"error": {"message", "type", "param", "code"}}`."""
+        return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+
+
+class Overloaded(RequestError):
+    """The queue is full: HTTP 429. The remedy is to wait; nothing was computed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="overloaded", status=429, kind="overloaded_error")
+
+
+class EngineFault(StarfillError):
+    """A forward pass failed; the requests in it end with this, the engine goes on."""
+
+
+class CheckpointError(StarfillError):
+    """A model directory that is missing, broken or not of a supported form; names the file and the reason."""
+
+
+class DeviceError(StarfillError):
+    """A device, dtype or memory setting that this machine cannot meet."""
+
+
+class EngineUnavailable(StarfillError):
+    """No engine answers: it could not be started, it died, or the connection broke in mid-answer."""
+
+
+class EngineLoading(EngineUnavailable):
+    """The engine is there but its model is not loaded yet."""

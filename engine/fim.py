@@ -1,0 +1,230 @@
+"""Fill-in-the-middle prompts: layouts and token windows, as pure functions of the text.
+
+StarCoder and SantaCoder saw `[PRE] P [SUF] S [MID] M` (PSM) and `[PRE][SUF] S [MID] P M` (SPM, second variant) half and half,
+cut at characters, each segment tokenised alone (Bavarian et al. 2022; BigCode's Megatron `permute`). EFIM (arXiv 2505.21889)
+observed that text may also follow `[MID]`: `anchored` puts the last lines there, so that typing only ever appends.
+
+Nothing here has state: the same text gives the same ids, and a key typed at the cursor leaves all but the last ids alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from engine.errors import RequestError
+from engine.tokenizer import Tokenizer
+
+ANCHOR_LINES = 8
+"""P0 ends at the last line whose number is a multiple of this."""
+
+TOP_BLOCKS = (32, 8, 1)
+"""Lines that are dropped together at the top of the window; finer only where one block is most of the window."""
+
+END_BLOCK = 8
+"""Lines that are dropped together at the end of the suffix, counted from its end."""
+
+CLOSERS = frozenset(")]}\"'`,:; \t>\r")
+"""A rest of line made of these alone is what the editor closed by itself: S starts on the next line."""
+
+_LONG_LINE = 4_096  # characters in which a line longer than the window is cut
+_MAX_HELD = 16  # tokens; a longer pre-token is a run of one sign, where nothing is to be healed
+
+
+class Layout(StrEnum):
+    """How prefix (P), suffix (S) and the control tokens are ordered."""
+
+    ANCHORED = "anchored"
+    SPM = "spm"
+    PSM = "psm"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Snippet:
+    """A piece of another file, to stand before the document."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What surrounds the cursor."""
+
+    prefix: str
+    suffix: str
+    path: str = ""
+    repository: str = ""
+    context: Sequence[Snippet] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How the window's tokens are shared out: `window` in all, of which `reserve` stay free for the completion."""
+
+    window: int
+    reserve: int
+    suffix: int
+
+    @classmethod
+    def of(cls, window: int, max_tokens: int) -> Budget:
+        """The usual shares. The reserve grows in steps, so that requests of unlike length share one window."""
+        reserve = max(16, window // 24)
+        if max_tokens > reserve:
+            reserve = min(-(-max_tokens // 64) * 64, window // 2)
+        return cls(window, reserve, suffix=min(512, window // 8))
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Ids for the model, and the text at the cursor (of `healed` tokens) that was held back for it to regrow."""
+
+    ids: list[int]
+    held: bytes
+    healed: int
+    layout: Layout
+
+
+Encode = Callable[[str], list[int]]
+
+
+def lay_out(
+    tokenizer: Tokenizer, document: Document, layout: Layout, budget: Budget, *, heal: bool, raw: bool = False
+) -> Prompt:
+    """Cut the window and order it.
+
+    With `heal`, the last pre-token of the segment that the model continues is held back: its tokens might have been
+    others had the author already typed on. The engine lets the model regrow it. With `raw`, control tokens in the text
+    act as such.
+    """
+    encode = tokenizer.encode_raw if raw else tokenizer.encode
+    control = tokenizer.control
+    if layout is not Layout.NONE and not control.has_fim:
+        raise RequestError(
+            "this model has no fill-in-the-middle tokens; use layout 'none'", param="layout", code="layout_unsupported"
+        )
+    head = _head(tokenizer, encode, document, budget)
+    suffix = [] if layout is Layout.NONE else suffix_window(encode, document.suffix, budget.suffix)
+    room = budget.window - budget.reserve - budget.suffix - len(head) - 3
+    top, prefix = prefix_window(tokenizer, encode, document.prefix, room)
+
+    anchor = _anchor(prefix, top) if layout is Layout.ANCHORED else 0
+    anchored, tail = prefix[:anchor], prefix[anchor:]
+    held = _held_back(tokenizer, tail) if heal else ""
+    healed = len(encode(held))
+    ids = encode(tail[: len(tail) - len(held)])
+    if layout is Layout.NONE:
+        return Prompt(head + ids or [control.end_of_text], held.encode("utf-8", "replace"), healed, layout)
+    pre, mid, suf = control.fim_prefix, control.fim_middle, control.fim_suffix
+    assert pre is not None and mid is not None and suf is not None  # noqa: S101  (has_fim, checked above)
+    if layout is Layout.PSM:
+        ids = [*head, pre, *ids, suf, *suffix, mid]
+    else:
+        ids = [*head, pre, *encode(anchored), suf, *suffix, mid, *ids]
+    return Prompt(ids, held.encode("utf-8", "replace"), healed, layout)
+
+
+def prefix_window(tokenizer: Tokenizer, encode: Encode, text: str, budget: int) -> tuple[int, str]:
+    """The last lines of `text` in at most `budget` tokens -> (lines dropped above it, window).
+
+    Whole blocks of lines, counted from the top, are dropped: the window jumps rarely instead of sliding at every key.
+    """
+    best = (0, "")
+    for block in TOP_BLOCKS:
+        top, start, tokens = _blocks_that_fit(encode, text, budget, block)
+        best = (top, text[start:])
+        if start == 0 or tokens * 2 >= budget:
+            return best
+    if best[1]:
+        return best
+    # Not even the current line fits: cut inside it.
+    line_at = text.rfind("\n") + 1
+    line = text[line_at:]
+    start = max(0, (len(line) - 1) // _LONG_LINE * _LONG_LINE - 8 * _LONG_LINE)
+    ids = encode(line[start:])
+    quarter = max(1, budget // 4)
+    drop = -(-max(0, len(ids) - budget) // quarter) * quarter
+    kept = tokenizer.decode(ids[drop:]).lstrip("\ufffd")
+    while len(encode(kept)) > budget:
+        kept = kept[1:]
+    return text.count("\n", 0, line_at), kept
+
+
+def suffix_window(encode: Encode, text: str, budget: int) -> list[int]:
+    """Ids of the first lines of `text`, at most `budget`.
+
+    Whole blocks of lines, counted from the end, are dropped; if not even the first block fits, whole lines.
+    """
+    rest, _, after = text.partition("\n")
+    if CLOSERS.issuperset(rest):
+        text = after
+    lines_left = text.count("\n")
+    at, tokens, kept_block, kept_line = 0, 0, 0, 0
+    while at < len(text):
+        end = text.find("\n", at) + 1 or len(text)
+        tokens += len(encode(text[at : min(end, at + _LONG_LINE)]))
+        if tokens > budget:
+            break
+        at = kept_line = end
+        if lines_left % END_BLOCK == 0 or end == len(text):
+            kept_block = end
+        lines_left -= 1
+    ids = encode(text[: kept_block or kept_line or min(len(text), _LONG_LINE)])
+    return ids[:budget]
+
+
+def _blocks_that_fit(encode: Encode, text: str, budget: int, block: int) -> tuple[int, int, int]:
+    """Walk up from the cursor -> (first line kept, where it starts, tokens kept), whole blocks only."""
+    line = text.count("\n")
+    kept_line, kept_at, kept = line + 1, len(text), 0
+    end, at = len(text), len(text)
+    while end > 0:
+        first = (kept_line - 1) // block * block
+        for _ in range(kept_line - first):
+            at = text.rfind("\n", 0, max(0, at - 1)) + 1 if at else 0
+        if end - at > budget * 64:  # no token is that long on average: do not tokenise a megabyte to learn it
+            break
+        tokens = len(encode(text[at:end]))
+        if kept + tokens > budget:
+            break
+        kept_line, kept_at, kept, end = first, at, kept + tokens, at
+    return min(kept_line, line), kept_at, kept
+
+
+def _anchor(prefix: str, top: int) -> int:
+    """Where P1 starts in a window whose first line is number `top` of the document."""
+    line = top + prefix.count("\n")
+    back = line - line // ANCHOR_LINES * ANCHOR_LINES
+    at = prefix.rfind("\n") + 1
+    for _ in range(back):
+        at = prefix.rfind("\n", 0, max(0, at - 1)) + 1
+    return at
+
+
+def _held_back(tokenizer: Tokenizer, segment: str) -> str:
+    held = tokenizer.last_pre_token(segment)
+    if not held or len(tokenizer.encode(held)) > _MAX_HELD:
+        return ""
+    text = held.encode("utf-8", "replace")
+    return held if tokenizer.may_continue(text) and tokenizer.tokens_along(text) else ""
+
+
+def _head(tokenizer: Tokenizer, encode: Encode, document: Document, budget: Budget) -> list[int]:
+    """Repository, other files and the document's own path, in the models' metadata format; a quarter of the window."""
+    control, room = tokenizer.control, budget.window // 4
+    head: list[int] = []
+
+    def add(marker: int | None, text: str) -> None:
+        ids = ([] if marker is None else [marker]) + encode(text)
+        if len(head) + len(ids) <= room:
+            head.extend(ids)
+
+    if document.repository and control.reponame is not None:
+        add(control.reponame, document.repository)
+    for snippet in document.context:
+        add(control.filename, f"{snippet.path}\n{snippet.text}".rstrip("\n") + "\n")
+    if document.path and control.filename is not None:
+        add(control.filename, f"{document.path}\n")
+    return head

@@ -1,0 +1,130 @@
+"""One generation: from prompt ids to text, with healing, stop strings and budgets. No device, no clock, no wire."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from engine.step import Sample
+from engine.tokenizer import Detokenizer, Tokenizer
+
+
+class Finish(StrEnum):
+    """Why a generation ended, in OpenAI's words."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One generated token as the wire reports it."""
+
+    id: int
+    text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What one step added. `text` may lag behind `tokens` while a character or a stop string is incomplete."""
+
+    text: str
+    tokens: tuple[Token, ...] = ()
+    finish: Finish | None = None
+
+
+@dataclass(slots=True)
+class Generation:
+    """A prompt being continued. The scheduler moves `computed`; this class turns samples into text."""
+
+    id: int
+    tokenizer: Tokenizer
+    prompt: Sequence[int]
+    max_tokens: int
+    ends_at: Callable[[int], bool]
+    held: bytes = b""
+    stop: tuple[str, ...] = ()
+    top: int = 0
+    slot: int | None = None
+    reused: int = 0
+    computed: int = 0
+    generated: list[int] = field(default_factory=list)
+    _counted: int = 0
+    _pending: str = ""
+    _detokenizer: Detokenizer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._detokenizer = Detokenizer(self.tokenizer)
+        if self.max_tokens == 0:
+            self.held = b""
+
+    @property
+    def length(self) -> int:
+        """Tokens known so far: the prompt's and those generated."""
+        return len(self.prompt) + len(self.generated)
+
+    @property
+    def primes_only(self) -> bool:
+        """Whether the prompt's KV is all that is wanted."""
+        return self.max_tokens == 0
+
+    @property
+    def allowed(self) -> Sequence[int] | None:
+        """Ids that may come next while held-back text is regrown; None when all may."""
+        return self.tokenizer.tokens_along(self.held) if self.held else None
+
+    def ids_from(self, start: int, end: int) -> Sequence[int]:
+        """Token ids of the half-open range of positions."""
+        prompt = len(self.prompt)
+        return [*self.prompt[start:end], *self.generated[max(0, start - prompt) : max(0, end - prompt)]]
+
+    def accept(self, sample: Sample) -> Delta:
+        """Take the model's next token."""
+        self.generated.append(sample.id)
+        if not self.held and self.ends_at(sample.id):
+            return self._end(Finish.STOP)
+        data = self.tokenizer.bytes_of(sample.id)
+        if self.held:
+            if len(data) <= len(self.held) and self.held.startswith(data):
+                self.held = self.held[len(data) :]
+                return Delta("")
+            data, self.held = data[len(self.held) :], b""
+        text = self._detokenizer.feed_bytes(data)
+        self._counted += 1
+        top = tuple((self.tokenizer.decode([i]), logprob) for i, logprob in sample.top)
+        token = Token(sample.id, data.decode("utf-8", "replace"), sample.logprob, top)
+        if self._counted >= self.max_tokens:
+            return self._end(Finish.LENGTH, text, token)
+        shown, stopped = self._pass_stop(text)
+        return Delta(shown, (token,), Finish.STOP if stopped else None)
+
+    def end_of_window(self) -> Delta:
+        """Close the sequence because its KV slot is full."""
+        return self._end(Finish.LENGTH)
+
+    def _end(self, finish: Finish, text: str = "", *tokens: Token) -> Delta:
+        shown, stopped = self._pass_stop(text + self._detokenizer.finish())
+        if stopped:
+            return Delta(shown, tokens, Finish.STOP)
+        shown += self._pending
+        self._pending = ""
+        return Delta(shown, tokens, finish)
+
+    def _pass_stop(self, text: str) -> tuple[str, bool]:
+        """-> (text that may be shown, whether a stop string was met); keeps back what may yet become one."""
+        if not self.stop:
+            return text, False
+        text = self._pending + text
+        found = [at for at in (text.find(stop) for stop in self.stop) if at >= 0]
+        if found:
+            self._pending = ""
+            return text[: min(found)], True
+        keep = max(
+            (n for stop in self.stop for n in range(1, min(len(stop), len(text) + 1)) if text.endswith(stop[:n])),
+            default=0,
+        )
+        self._pending = text[len(text) - keep :]
+        return text[: len(text) - keep], False

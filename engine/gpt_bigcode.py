@@ -1,0 +1,130 @@
+"""GPTBigCode (Ben Allal et al. 2023, Li et al. 2023): a GPT-2 decoder with multi-query attention, written against `ops`.
+
+The forward pass does not know which device it is on, which slots are whose, or what a token means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.ops import Head, Linear, Norm, Ops
+from engine.step import Span
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """The sizes of one checkpoint, as validated by `checkpoint.py`."""
+
+    n_layer: int
+    n_embd: int
+    n_head: int
+    n_inner: int
+    n_positions: int
+    vocab_size: int
+    multi_query: bool
+    exact_gelu: bool
+    scale_attention: bool
+    norm_eps: float
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.n_embd // self.n_head
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads that keys and values have: 1 for multi-query, all for multi-head attention."""
+        return 1 if self.multi_query else self.n_head
+
+    @property
+    def parameters(self) -> int:
+        """Weights in the model, the tied vocabulary counted once."""
+        d, kv = self.n_embd, 2 * self.kv_heads * self.head_dim
+        layer = 4 * d + (d + 1) * (d + kv) + (d + 1) * d + (d + 1) * self.n_inner + (self.n_inner + 1) * d
+        return (self.vocab_size + self.n_positions) * d + self.n_layer * layer + 2 * d
+
+    def kv_bytes(self, window: int, dtype: torch.dtype) -> int:
+        """Bytes of one KV slot of `window` positions."""
+        return self.n_layer * 2 * self.kv_heads * window * self.head_dim * dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The weights of one block."""
+
+    ln_1: Norm
+    qkv: Linear
+    attn_proj: Linear
+    ln_2: Norm
+    fc: Linear
+    mlp_proj: Linear
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """All weights, on one device, of one dtype."""
+
+    wte: Tensor  # [V, d]
+    wpe: Tensor  # [n_positions, d]
+    layers: tuple[Layer, ...]
+    ln_f: Norm
+    vocabulary: Tensor  # [V, d]; `wte` itself when the head is tied
+
+
+class GPTBigCode:
+    """One model on one device. Owns nothing but its weights; the KV memory is the caller's."""
+
+    def __init__(self, shape: ModelShape, weights: Weights, ops: Ops) -> None:
+        self.shape = shape
+        self.weights = weights
+        self.ops = ops
+        self._scale = shape.head_dim**-0.5 if shape.scale_attention else 1.0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.weights.wte.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the weights, and so keys and values, are stored in."""
+        return self.weights.wte.dtype
+
+    def new_kv(self, slots: int, window: int) -> Tensor:
+        """KV memory [slots, layers, 2, kv_heads, window, head_dim], zeroed."""
+        s = self.shape
+        return torch.zeros(slots, s.n_layer, 2, s.kv_heads, window, s.head_dim, dtype=self.dtype, device=self.device)
+
+    @torch.inference_mode()
+    def forward(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        spans: Sequence[Span],
+        kv: Tensor,
+        rows: Tensor,
+        allow: Tensor | None = None,
+        top: int = 0,
+    ) -> Head | None:
+        """Run T new tokens through the model.
+
+        ids, positions: int64 [T]; kv: as `new_kv` makes it, extended in place at the spans' positions;
+        rows: int64 [S], the rows to predict from (may be empty: then None); allow: bool [S, V] or None.
+        """
+        ops, weights = self.ops, self.weights
+        x = ops.embed(ids, positions, weights.wte, weights.wpe)
+        for number, layer in enumerate(weights.layers):
+            memory = kv[:, number]
+            q = ops.ln_qkv_append(x, layer.ln_1, layer.qkv, memory, spans)
+            y = ops.attend(q, memory, spans, self._scale)
+            x = ops.proj_residual(x, y, layer.attn_proj)
+            x = ops.proj_residual(
+                x, ops.ln_fc_gelu(x, layer.ln_2, layer.fc, exact=self.shape.exact_gelu), layer.mlp_proj
+            )
+        if rows.numel() == 0:
+            return None
+        return ops.head(x[rows], weights.ln_f, weights.vocabulary, allow, top)

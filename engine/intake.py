@@ -1,0 +1,122 @@
+"""From a wire request to a generation: model name, window, layout, healing and limits are decided here."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+from engine.api import CompletionRequest
+from engine.errors import RequestError
+from engine.fim import Budget, Document, Layout, Prompt, Snippet, lay_out
+from engine.generation import Generation
+from engine.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A generation ready to be queued, and what the answer says about its prompt."""
+
+    generation: Generation
+    layout: Layout
+    healed: int
+
+
+@dataclass(frozen=True, slots=True)
+class HealingPolicy:
+    """Layouts in which the last pre-token is held back. Anchored always: its tail and the completion are one segment.
+
+    A model trained as long as StarCoder has seen every cut inside a word; a small one has not.
+    """
+
+    layouts: frozenset[Layout]
+
+    @classmethod
+    def for_model(cls, parameters: int) -> HealingPolicy:
+        """Chosen by size, until an evaluation of the very model says otherwise."""
+        small = parameters < 500_000_000
+        return cls(frozenset({Layout.ANCHORED, Layout.SPM, Layout.PSM} if small else {Layout.ANCHORED}))
+
+
+class Intake:
+    """One model's front desk. Tokenises, so that it may take milliseconds; safe to call from several threads."""
+
+    def __init__(
+        self, model_id: str, tokenizer: Tokenizer, vocab_size: int, window: int, healing: HealingPolicy
+    ) -> None:
+        self.model_id = model_id
+        self._tokenizer = tokenizer
+        self._vocab_size = vocab_size
+        self._window = window
+        self._healing = healing
+        self._ids = itertools.count(1)
+
+    def take(self, request: CompletionRequest) -> Admitted:
+        """Raises RequestError for what this model cannot serve."""
+        if request.model not in (None, "default", self.model_id):
+            raise RequestError(
+                f"model {request.model!r} is not served here; ask for {self.model_id!r} or leave model out",
+                param="model",
+                code="model_not_found",
+                status=404,
+            )
+        if request.temperature:
+            raise RequestError(
+                "temperature: only 0 (greedy) is supported by this version; send 0",
+                param="temperature",
+                code="unsupported",
+            )
+        max_tokens = 16 if request.max_tokens is None else request.max_tokens
+        fim = request.suffix is not None
+        prompt = self._fim(request, max_tokens) if fim else self._plain(request, max_tokens)
+        generation = Generation(
+            id=next(self._ids),
+            tokenizer=self._tokenizer,
+            prompt=prompt.ids,
+            max_tokens=max_tokens,
+            ends_at=self._tokenizer.is_control if fim else self._is_end_of_text,
+            held=prompt.held,
+            stop=request.stop_strings,
+            top=request.logprobs or 0,
+        )
+        return Admitted(generation, prompt.layout, prompt.healed if max_tokens else 0)
+
+    def _fim(self, request: CompletionRequest, max_tokens: int) -> Prompt:
+        if not isinstance(request.prompt, str):
+            raise RequestError("suffix: a prompt of token ids takes none", param="suffix", code="invalid_value")
+        extension = request.starfill
+        layout = extension.layout
+        if layout == "auto":
+            layout = "anchored" if self._tokenizer.control.has_fim else "none"
+        document = Document(
+            prefix=request.prompt,
+            suffix=request.suffix or "",
+            path=extension.path or "",
+            repository=extension.repository or "",
+            context=[Snippet(s.path, s.text) for s in extension.context],
+        )
+        chosen = Layout(layout)
+        heal = chosen in self._healing.layouts and not extension.raw
+        budget = Budget.of(self._window, max_tokens)
+        return lay_out(self._tokenizer, document, chosen, budget, heal=heal, raw=extension.raw)
+
+    def _plain(self, request: CompletionRequest, max_tokens: int) -> Prompt:
+        if isinstance(request.prompt, str):
+            encode = self._tokenizer.encode_raw if request.starfill.raw else self._tokenizer.encode
+            ids = encode(request.prompt) or [self._tokenizer.control.end_of_text]
+        else:
+            ids = request.prompt
+            if max(ids) >= self._vocab_size:
+                raise RequestError(
+                    f"prompt: token ids end at {self._vocab_size - 1}", param="prompt", code="invalid_value"
+                )
+        if len(ids) + max_tokens > self._window:
+            raise RequestError(
+                f"prompt: {len(ids)} tokens and max_tokens {max_tokens} exceed the window of {self._window}; "
+                "shorten one of them",
+                param="prompt",
+                code="context_length_exceeded",
+            )
+        return Prompt(ids, b"", 0, Layout.NONE)
+
+    def _is_end_of_text(self, token: int) -> bool:
+        return token == self._tokenizer.control.end_of_text

@@ -1,0 +1,79 @@
+"""Where starfill keeps its files, and the one place that reads `STARFILL_HOME` and `XDG_RUNTIME_DIR`.
+
+`STARFILL_HOME` relocates everything; otherwise the platform's own folders are used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+import platformdirs
+
+from engine.errors import StarfillError
+
+SUN_PATH = 104
+"""Bytes that a Unix socket's path may have on every platform we run on (macOS has the least), its final NUL included."""
+
+_NAME_LENGTH = 24  # the longest socket name that we make: 16 hex digits, a serial number, ".sock"
+
+
+def home() -> Path | None:
+    """The folder that `STARFILL_HOME` names, if it is set."""
+    value = os.environ.get("STARFILL_HOME")
+    return Path(value).expanduser().absolute() if value else None
+
+
+def settings_file() -> Path:
+    """The user's own settings."""
+    base = home()
+    return (base or Path(platformdirs.user_config_dir("starfill", appauthor=False))) / "settings.toml"
+
+
+def models_dir() -> Path:
+    """Downloaded checkpoints, one folder each."""
+    base = home()
+    return (base or Path(platformdirs.user_data_dir("starfill", appauthor=False))) / "models"
+
+
+def log_dir() -> Path:
+    """Logs; none holds user text."""
+    base = home()
+    return base / "log" if base else Path(platformdirs.user_log_dir("starfill", appauthor=False))
+
+
+def runtime_dir() -> Path:
+    """The folder of engine sockets: ours alone (mode 0700), and short enough for a socket's path.
+
+    Raises StarfillError if somebody else owns it, which on a shared /tmp could be an attack.
+    """
+    base = home()
+    if base:
+        wanted = base / "run"
+    elif runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        wanted = Path(runtime) / "starfill"
+    else:
+        wanted = _short_dir("")
+    if len(os.fsencode(wanted)) + 1 + _NAME_LENGTH >= SUN_PATH:
+        wanted = _short_dir(hashlib.sha256(os.fsencode(wanted)).hexdigest()[:12])
+    return private_dir(wanted)
+
+
+def private_dir(path: Path) -> Path:
+    """Create `path` with mode 0700, or check that it is a directory of ours and close it to others."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise StarfillError(f"{path} is not a directory of this user: remove it, or set STARFILL_HOME")
+    if stat.S_IMODE(found.st_mode) != 0o700:
+        path.chmod(0o700)
+    return path
+
+
+def _short_dir(suffix: str) -> Path:
+    name = f"starfill-{os.getuid()}" + (f"-{suffix}" if suffix else "")
+    return Path(tempfile.gettempdir()) / name

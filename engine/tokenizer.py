@@ -1,0 +1,232 @@
+"""Text to token ids and back, both ways incremental; user text never becomes a control token.
+
+Every model of the family has a byte-level BPE vocabulary (GPT-2's alphabet), so a token is a run of bytes.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+import threading
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cachetools import LRUCache
+from tokenizers import Tokenizer as Bpe
+
+from engine.errors import CheckpointError
+
+_MAX_FILE = 64 * 2**20
+_MAX_PIECE = 1_024  # characters; longer ones are not worth remembering
+
+# A line that follows a non-blank character starts a new pre-token at its line end under GPT-2's pattern: no letter, digit or
+# punctuation run crosses a line end, and a blank run starts where the non-blank one ended. So the pieces between such
+# places tokenise independently of each other, and only those that an edit touched have to be tokenised again.
+_PIECE = re.compile(r"(?<=\S)(?=[\r\n])")
+
+
+@dataclass(frozen=True, slots=True)
+class ControlTokens:
+    """Ids of the control tokens that we lay out prompts with; None where the model has none."""
+
+    end_of_text: int
+    fim_prefix: int | None
+    fim_middle: int | None
+    fim_suffix: int | None
+    filename: int | None
+    reponame: int | None
+
+    @property
+    def has_fim(self) -> bool:
+        """Whether the model was made for fill-in-the-middle."""
+        return None not in (self.fim_prefix, self.fim_middle, self.fim_suffix)
+
+
+class Tokenizer:
+    """One model's vocabulary. Safe to use from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            if path.stat().st_size > _MAX_FILE:
+                raise CheckpointError(f"{path}: larger than {_MAX_FILE >> 20} MiB")
+            source = json.loads(path.read_text(encoding="utf-8"))
+            added = {str(token["content"]): int(token["id"]) for token in source.get("added_tokens", [])}
+            # Without its added tokens, the encoder cannot make a control token of any text.
+            plain = source | {"added_tokens": [], "truncation": None, "padding": None, "post_processor": None}
+            self._bpe = Bpe.from_str(json.dumps(plain))
+            self._raw_bpe = Bpe.from_str(json.dumps(source | {"truncation": None, "padding": None}))
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{path}: no such file; a model directory needs it") from error
+        except CheckpointError:
+            raise
+        except Exception as error:
+            raise CheckpointError(f"{path}: not a usable tokenizer ({type(error).__name__}: {error})") from error
+        if source.get("model", {}).get("type") != "BPE" or source.get("normalizer") is not None:
+            raise CheckpointError(f"{path}: expected a byte-level BPE tokenizer without a normalizer")
+        self._control_ids = frozenset(added.values())
+        self.control = _find_control(path, added)
+        self._bytes = _token_bytes(self._raw_bpe, self._control_ids)
+        self._piecewise = _splits_at_newlines(source.get("pre_tokenizer"))
+        self._pieces: LRUCache[str, tuple[int, ...]] = LRUCache(16_384)
+        self._lock = threading.Lock()
+
+    @property
+    def size(self) -> int:
+        """Ids that stand for something."""
+        return len(self._bytes)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of user text, without control tokens. Pieces seen before cost a look-up."""
+        if not text:
+            return []
+        text = text.encode("utf-8", "replace").decode()  # a lone surrogate has no UTF-8
+        if not self._piecewise:
+            return self._clean(self._bpe.encode(text, add_special_tokens=False).ids)
+        ids: list[int] = []
+        with self._lock:
+            for piece in _PIECE.split(text):
+                known = self._pieces.get(piece)
+                if known is None:
+                    known = tuple(self._clean(self._bpe.encode(piece, add_special_tokens=False).ids))
+                    if len(piece) <= _MAX_PIECE:
+                        self._pieces[piece] = known
+                ids.extend(known)
+        return ids
+
+    def encode_raw(self, text: str) -> list[int]:
+        """Ids of text whose control tokens act as such: only for a caller who asked for it."""
+        ids: list[int] = self._raw_bpe.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def last_pre_token(self, text: str) -> str:
+        """The piece of `text` that BPE sees last: what a longer text might have tokenised otherwise."""
+        last_piece = _PIECE.split(text[-512:])[-1]
+        pieces = self._bpe.pre_tokenizer.pre_tokenize_str(last_piece) if last_piece else []
+        if not pieces:
+            return ""
+        start, end = pieces[-1][1]
+        return last_piece[start:end]
+
+    def bytes_of(self, token: int) -> bytes:
+        """What a token stands for; nothing for control tokens and for ids past the vocabulary."""
+        return self._bytes[token] if 0 <= token < len(self._bytes) else b""
+
+    def is_control(self, token: int) -> bool:
+        """Whether the token is one of the tokenizer's added tokens."""
+        return token in self._control_ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids; broken UTF-8 becomes U+FFFD."""
+        return b"".join(map(self.bytes_of, ids)).decode("utf-8", "replace")
+
+    def tokens_along(self, held: bytes) -> list[int]:
+        """Tokens that may stand where `held` is to be regrown: they start with it, or it starts with them."""
+        order, texts = self._sorted
+        found = order[bisect_left(texts, held) : bisect_left(texts, held + b"\xff" * 8)]
+        for length in range(1, len(held)):
+            at = bisect_left(texts, held[:length])
+            while at < len(texts) and texts[at] == held[:length]:
+                found.append(order[at])
+                at += 1
+        return found
+
+    def may_continue(self, held: bytes) -> bool:
+        """Whether some token reaches over the end of `held`, so that the text after it could tokenise otherwise."""
+        _, texts = self._sorted
+        for start in range(len(held)):
+            tail = held[start:]
+            at = bisect_left(texts, tail + b"\x00")
+            if at < len(texts) and texts[at].startswith(tail):
+                return True
+        return False
+
+    @cached_property
+    def _sorted(self) -> tuple[list[int], list[bytes]]:
+        order = sorted((i for i, text in enumerate(self._bytes) if text), key=self._bytes.__getitem__)
+        return order, [self._bytes[i] for i in order]
+
+    def _clean(self, ids: Sequence[int]) -> list[int]:
+        # A vocabulary may hold a control token's text as an ordinary merge; then its letters are spelled out.
+        if self._control_ids.isdisjoint(ids):
+            return list(ids)
+        spelled: list[int] = []
+        for token in ids:
+            if token in self._control_ids:
+                for character in self._raw_bpe.id_to_token(token) or "":
+                    spelled.extend(self._bpe.encode(character, add_special_tokens=False).ids)
+            else:
+                spelled.append(token)
+        return spelled
+
+
+class Detokenizer:
+    """Token ids to text, as they come: a character is given out when its last byte has arrived."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def feed(self, token: int) -> str:
+        """The text that `token` completes."""
+        return self.feed_bytes(self._tokenizer.bytes_of(token))
+
+    def feed_bytes(self, data: bytes) -> str:
+        """The same for part of a token."""
+        return self._decoder.decode(data)
+
+    def finish(self) -> str:
+        """What an unfinished character at the end becomes: U+FFFD, or nothing."""
+        return self._decoder.decode(b"", final=True)
+
+
+def _find_control(path: Path, added: dict[str, int]) -> ControlTokens:
+    # StarCoder writes its control tokens with underscores, SantaCoder with dashes.
+    def find(*names: str) -> int | None:
+        return next((added[name] for name in names if name in added), None)
+
+    end = find("<|endoftext|>")
+    if end is None:
+        raise CheckpointError(f"{path}: no <|endoftext|> among added_tokens; not a StarCoder or SantaCoder tokenizer")
+    return ControlTokens(
+        end_of_text=end,
+        fim_prefix=find("<fim_prefix>", "<fim-prefix>"),
+        fim_middle=find("<fim_middle>", "<fim-middle>"),
+        fim_suffix=find("<fim_suffix>", "<fim-suffix>"),
+        filename=find("<filename>"),
+        reponame=find("<reponame>"),
+    )
+
+
+def _token_bytes(bpe: Any, control: frozenset[int]) -> list[bytes]:
+    vocabulary: dict[str, int] = bpe.get_vocab(with_added_tokens=True)
+    alphabet = _byte_alphabet()
+    table = [b""] * (max(vocabulary.values()) + 1)
+    for text, token in vocabulary.items():
+        if token not in control:
+            table[token] = bytes(alphabet[c] for c in text) if all(c in alphabet for c in text) else text.encode()
+    return table
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's printable character for each byte (Radford et al. 2019, `bytes_to_unicode`), inverted."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [b for b in range(256) if b not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(others)}
+
+
+def _splits_at_newlines(pre_tokenizer: dict[str, Any] | None) -> bool:
+    """Whether this is ByteLevel with GPT-2's pattern, after at most a splitting of digits."""
+    parts = (pre_tokenizer or {}).get("pretokenizers", [pre_tokenizer or {}])
+    kinds = [part.get("type") for part in parts]
+    return (
+        bool(kinds)
+        and kinds[-1] == "ByteLevel"
+        and set(kinds[:-1]) <= {"Digits"}
+        and parts[-1].get("use_regex", True) is True
+        and not parts[-1].get("add_prefix_space", False)
+    )

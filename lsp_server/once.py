@@ -1,0 +1,87 @@
+"""The pipeline for one request from the command line: `starfill complete` and `starfill generate`."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from engine.api import CompletionRequest, Extension
+from engine.errors import StarfillError
+from engine.models import STARTER_ID, locate
+from lsp_server.buffer import Buffer, Position
+from lsp_server.completer import Completer, Outcome
+from lsp_server.engines import connect
+from lsp_server.settings import load_settings
+from lsp_server.window import window_at
+
+FILL_HERE = "<FILL_HERE>"
+
+
+async def complete_file(file: Path, at: str, flags: Mapping[str, Any], candidates: int) -> dict[str, Any]:
+    """Complete `file` at LINE:COLUMN -> the object that `--json` prints, and `detail` for people."""
+    buffer, cursor = _open(file, at)
+    settings = load_settings(flags)
+    engine = connect(settings)
+    try:
+        completer = Completer(engine, settings.max_tokens, time.perf_counter)
+        outcome = await completer.complete(str(file), window_at(buffer, cursor), invoked=True, candidates=candidates)
+    finally:
+        await engine.aclose()
+    model = locate(settings.model).id if settings.engine == "auto" else settings.model
+    return _as_json(outcome, model or STARTER_ID)
+
+
+async def stream_text(
+    text: str, flags: Mapping[str, Any], *, raw: bool, max_tokens: int, show: Callable[[str], None]
+) -> None:
+    """Continue `text`, or with `raw` fill its `<FILL_HERE>` in."""
+    settings = load_settings(flags)
+    prompt, hole, suffix = text.partition(FILL_HERE) if raw else (text, "", "")
+    fields: dict[str, Any] = {"suffix": suffix} if hole else {}
+    request = CompletionRequest(
+        prompt=prompt, max_tokens=max_tokens, temperature=0, starfill=Extension(raw=raw), **fields
+    )
+    engine = connect(settings)
+    try:
+        await engine.ready(invoked=True, progress=None)
+        async with engine.complete(request) as chunks:
+            async for chunk in chunks:
+                show(chunk.text)
+    finally:
+        await engine.aclose()
+
+
+def _open(file: Path, at: str) -> tuple[Buffer, Position]:
+    match = re.fullmatch(r"(\d+):(\d+)", at)
+    if not match or not int(match[1]) or not int(match[2]):
+        raise StarfillError(f"{at!r} is no cursor; write LINE:COLUMN, both from 1")
+    try:
+        text = file.read_bytes().decode("utf-8", "replace")
+    except OSError as error:
+        raise StarfillError(f"{file}: {error.strerror}") from error
+    buffer = Buffer(text, encoding="utf-32")
+    line, column = int(match[1]) - 1, int(match[2]) - 1
+    if line >= len(buffer.lines):
+        raise StarfillError(f"{file} has {len(buffer.lines)} lines, not {line + 1}")
+    return buffer, buffer.position(line, column)
+
+
+def _as_json(outcome: Outcome, model: str) -> dict[str, Any]:
+    items = [{"text": item.text, "logprob": item.logprob} for item in outcome.items]
+    return {
+        "text": items[0]["text"] if items else "",
+        "items": items,
+        "model": model,
+        "layout": outcome.layout,
+        "finish_reason": outcome.finish_reason,
+        "reason": outcome.reason,
+        "detail": outcome.detail,
+        "usage": outcome.usage,
+        "ms": {
+            "first": None if outcome.first is None else round(outcome.first * 1000, 1),
+            "total": round(outcome.total * 1000, 1),
+        },
+    }

@@ -1,0 +1,147 @@
+"""Pure rules over streamed text: what of the model's output is shown, when to stop it, and why nothing is shown.
+
+Stops are structural: never by strings that valid code contains. Text is fed as it streams; line ends are `\\n`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from lsp_server.window import Window
+
+MAX_LINES = 12
+"""Lines of a block that are worth reading at once; the next request brings the rest."""
+
+_OPENERS = (":", "{", "(", "[", "=>", "->", "=")
+
+
+class Reason(StrEnum):
+    """Why nothing is shown: a closed set."""
+
+    NOTHING_TO_ADD = "nothing_to_add"
+    DUPLICATE = "duplicate"
+    MID_WORD = "mid_word"
+    LOADING = "loading"
+    ENGINE_DOWN = "engine_down"
+    REFUSED = "refused"
+    SUPERSEDED = "superseded"
+    OUTDATED = "outdated"
+    NOT_OPEN = "not_open"
+
+
+class Scope(StrEnum):
+    """How far a completion may reach."""
+
+    LINE = "line"
+    BLOCK = "block"
+
+
+@dataclass(frozen=True, slots=True)
+class Shaped:
+    """What may be shown so far, and whether the model has said enough."""
+
+    text: str
+    enough: bool
+
+
+def scope_at(window: Window) -> Scope:
+    """A block where the author has just opened one and nothing stands right of the cursor; else the line."""
+    if window.rest_of_line.strip():
+        return Scope.LINE
+    before = window.line_before
+    if before.strip():
+        return Scope.BLOCK if before.rstrip().endswith(_OPENERS[:2]) else Scope.LINE
+    above = next((line for line in reversed(window.prefix.splitlines()[:-1] or [""]) if line.strip()), "")
+    if not window.prefix.strip() or above.rstrip().endswith(_OPENERS):
+        return Scope.BLOCK
+    return Scope.LINE
+
+
+def wanted(window: Window) -> Reason | None:
+    """Why an automatic completion should not be asked for here; None when it should. The end of a word is not mid-word."""
+    following = window.suffix[:1]
+    return Reason.MID_WORD if following.isalnum() or following == "_" else None
+
+
+class Shaper:
+    """Applies the rules to one stream. `feed` the text as it comes; `shaped` is what holds for all fed so far."""
+
+    def __init__(self, window: Window) -> None:
+        self._window = window
+        self._scope = scope_at(window)
+        self._raw = ""
+
+    def feed(self, text: str) -> Shaped:
+        """Add text -> what may be shown of it all."""
+        self._raw += text
+        return _end_of_line(self._raw) if self._scope is Scope.LINE else _end_of_block(self._raw, self._window)
+
+    def finish(self) -> tuple[str, Reason | None]:
+        """The text to show in the end, or why there is none."""
+        text = self.feed("").text
+        text = without_overlap(text, self._window.rest_of_line)
+        if self._scope is Scope.BLOCK or not self._window.rest_of_line:
+            text = text.rstrip()
+        if not text.strip():
+            return "", Reason.NOTHING_TO_ADD
+        if repeats_what_follows(text, self._window):
+            return "", Reason.DUPLICATE
+        return text, None
+
+
+def without_overlap(text: str, rest_of_line: str) -> str:
+    """Drop from the end of `text` what stands right of the cursor already, such as a bracket that the editor closed."""
+    rest = rest_of_line.strip()
+    line, newline, _ = text.partition("\n")
+    if not rest or newline:
+        return text
+    for length in range(min(len(line), len(rest)), 0, -1):
+        if line.endswith(rest[:length]) and (length == len(rest) or not rest[:length].isalnum()):
+            return line[: len(line) - length]
+    return text
+
+
+def repeats_what_follows(text: str, window: Window) -> bool:
+    """Whether the completed line is the next line that has text, or the text is the very rest of this one."""
+    rest = window.rest_of_line.strip()
+    if rest and text.strip() == rest:
+        return True
+    first = (window.line_before + text.partition("\n")[0]).strip()
+    following = next((line.strip() for line in window.suffix.split("\n")[1:] if line.strip()), "")
+    return len(first) > 3 and first == following and text.count("\n") == 0
+
+
+def _end_of_line(raw: str) -> Shaped:
+    line, newline, _ = raw.partition("\n")
+    return Shaped(line, bool(newline))
+
+
+def _end_of_block(raw: str, window: Window) -> Shaped:
+    """Stop where the text falls back behind the cursor's own indentation, repeats itself, or grows long."""
+    lines = raw.split("\n")
+    own = window.line_before
+    base = _indent(own) if own.strip() else len(own.expandtabs(4))
+    opened = bool(own.strip())
+    kept = lines[:1]
+    for number, line in enumerate(lines[1:], 1):
+        complete = number < len(lines) - 1
+        if line.strip():
+            closes = line.strip()[0] in ")]}"
+            if _indent(line) < base or (opened and _indent(line) == base and not closes):
+                return Shaped("\n".join(kept), True)
+        elif complete and number > 1 and not lines[number - 1].strip():
+            return Shaped("\n".join(kept), True)
+        if complete and line.strip() and kept.count(line) >= 2:
+            return Shaped("\n".join(kept[: kept.index(line) + 1]), True)
+        if number >= MAX_LINES:
+            return Shaped("\n".join(kept), True)
+        if not complete and not line.strip():
+            break  # its indentation is not known yet
+        kept.append(line)
+    return Shaped("\n".join(kept), False)
+
+
+def _indent(line: str) -> int:
+    expanded = line.expandtabs(4)
+    return len(expanded) - len(expanded.lstrip())

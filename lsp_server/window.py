@@ -1,0 +1,85 @@
+"""Buffer at the cursor to prefix and suffix: coarse and cheap. Tokens are the engine's business.
+
+The cut is at 64-line marks, counted from the top for the prefix and from the end for the suffix, so that it stays where it
+is while somebody types, and so that the engine's finer marks (which divide 64) fall on the same lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lsp_server.buffer import Buffer, Position
+
+MARK = 64
+"""Lines between two marks."""
+
+MAX_SIDE = 64 * 2**10
+"""Bytes of prefix, and of suffix, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What surrounds the cursor, with `\\n` line ends whatever the document has."""
+
+    prefix: str
+    suffix: str
+
+    @property
+    def line_before(self) -> str:
+        """The cursor's line up to the cursor."""
+        return self.prefix[self.prefix.rfind("\n") + 1 :]
+
+    @property
+    def rest_of_line(self) -> str:
+        """The cursor's line from the cursor on."""
+        return self.suffix.partition("\n")[0]
+
+
+def window_at(buffer: Buffer, cursor: Position) -> Window:
+    """The text around the cursor, at most `MAX_SIDE` bytes a side."""
+    lines = buffer.lines
+    line = lines[cursor.line]
+    head, tail = line[: cursor.column], line[cursor.column :]
+
+    first, room = cursor.line, MAX_SIDE - _bytes(head)
+    while first > 0:
+        mark = (first - 1) // MARK * MARK
+        room -= sum(map(_bytes, lines[mark:first]))
+        if room < 0:
+            break
+        first = mark
+    prefix = "".join(lines[first : cursor.line]) + head
+    if first == cursor.line > 0:
+        above = _whole_lines(lines[max(0, first - 2 * MARK) : first][::-1], MAX_SIDE - _bytes(head))
+        prefix = "".join(above[::-1]) + head
+
+    end, room = cursor.line + 1, MAX_SIDE - _bytes(tail)
+    while end < len(lines):
+        mark = len(lines) - (len(lines) - end - 1) // MARK * MARK
+        room -= sum(map(_bytes, lines[end:mark]))
+        if room < 0:
+            break
+        end = mark
+    suffix = tail + "".join(lines[cursor.line + 1 : end])
+    if end == cursor.line + 1 < len(lines):
+        suffix += "".join(_whole_lines(lines[end : end + 2 * MARK], MAX_SIDE - _bytes(tail)))
+    return Window(_unified(prefix)[-MAX_SIDE:], _unified(suffix)[:MAX_SIDE])
+
+
+def _whole_lines(lines: Sequence[str], room: int) -> list[str]:
+    kept = []
+    for line in lines:
+        room -= _bytes(line)
+        if room < 0:
+            break
+        kept.append(line)
+    return kept
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+
+
+def _unified(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
