@@ -5,6 +5,7 @@ Stops are structural: never by strings that valid code contains. Text is fed as 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -13,6 +14,7 @@ from lsp_server.window import Window
 MAX_LINES = 12
 """Lines of a block that are worth reading at once; the next request brings the rest."""
 
+_REPEATED = re.compile(r"(.{4,40}?)\1{2,}.{0,40}\Z", re.DOTALL)
 _OPENERS = (":", "{", "(", "[", "=>", "->", "=")
 
 
@@ -21,6 +23,7 @@ class Reason(StrEnum):
 
     NOTHING_TO_ADD = "nothing_to_add"
     DUPLICATE = "duplicate"
+    REPETITION = "repetition"
     MID_WORD = "mid_word"
     LOADING = "loading"
     ENGINE_DOWN = "engine_down"
@@ -75,11 +78,14 @@ class Shaper:
     def feed(self, text: str) -> Shaped:
         """Add text -> what may be shown of it all."""
         self._raw += text
-        return _end_of_line(self._raw) if self._scope is Scope.LINE else _end_of_block(self._raw, self._window)
+        shaped = _end_of_line(self._raw) if self._scope is Scope.LINE else _end_of_block(self._raw, self._window)
+        return Shaped(shaped.text, enough=True) if repeats_itself(shaped.text) else shaped
 
     def finish(self) -> tuple[str, Reason | None]:
         """The text to show in the end, or why there is none."""
         text = self.feed("").text
+        if repeats_itself(text):
+            return "", Reason.REPETITION
         text = without_overlap(text, self._window.rest_of_line)
         if self._scope is Scope.BLOCK or not self._window.rest_of_line:
             text = text.rstrip()
@@ -100,6 +106,12 @@ def without_overlap(text: str, rest_of_line: str) -> str:
         if line.endswith(rest[:length]) and (length == len(rest) or not rest[:length].isalnum()):
             return line[: len(line) - length]
     return text
+
+
+def repeats_itself(text: str) -> bool:
+    """Whether the end of the text is some words said three times in a row: a model that has lost its way."""
+    match = _REPEATED.search(text, max(0, len(text) - 160))
+    return match is not None and any(character.isalpha() for character in match[1])
 
 
 def repeats_what_follows(text: str, window: Window) -> bool:
