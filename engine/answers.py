@@ -95,7 +95,7 @@ def _logprobs(tokens: list[Token] | tuple[Token, ...], offset: int, top: int) ->
         offsets.append(offset)
         offset += len(token.text)
     return {
-        "tokens": [token.text for token in tokens],
+        "tokens": [token.label for token in tokens],
         "token_logprobs": [token.logprob for token in tokens],
         "top_logprobs": [dict(token.top) for token in tokens] if top else None,
         "text_offset": offsets,

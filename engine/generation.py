@@ -19,10 +19,11 @@ class Finish(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One generated token as the wire reports it."""
+    """One generated token as the wire reports it: `text` is what it adds, `label` names it even where it adds none."""
 
     id: int
     text: str
+    label: str
     logprob: float
     top: tuple[tuple[str, float], ...] = ()
 
@@ -94,8 +95,9 @@ class Generation:
             data, self.held = data[len(self.held) :], b""
         text = self._detokenizer.feed_bytes(data)
         self._counted += 1
-        top = tuple((self.tokenizer.decode([i]), logprob) for i, logprob in sample.top)
-        token = Token(sample.id, data.decode("utf-8", "replace"), sample.logprob, top)
+        top = tuple((self.tokenizer.label(i), logprob) for i, logprob in sample.top)
+        label = self.tokenizer.label(sample.id)
+        token = Token(sample.id, data.decode("utf-8", "ignore"), label, sample.logprob, top)
         if self._counted >= self.max_tokens:
             return self._end(Finish.LENGTH, text, token)
         shown, stopped = self._pass_stop(text)

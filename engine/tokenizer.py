@@ -116,6 +116,14 @@ class Tokenizer:
         """What a token stands for; nothing for control tokens and for ids past the vocabulary."""
         return self._bytes[token] if 0 <= token < len(self._bytes) else b""
 
+    def label(self, token: int) -> str:
+        """A name for any token: its text, or its bytes or id where it has none, as OpenAI and vLLM write them."""
+        data = self.bytes_of(token)
+        try:
+            return data.decode() or f"token_id:{token}"
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
+
     def is_control(self, token: int) -> bool:
         """Whether the token is one of the tokenizer's added tokens."""
         return token in self._control_ids

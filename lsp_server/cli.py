@@ -9,7 +9,6 @@ import logging
 import sys
 import time
 from collections.abc import Coroutine
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -144,6 +143,8 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 def _log_to(file: Path | None) -> None:
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     if file is not None:
+        from logging.handlers import RotatingFileHandler
+
         try:
             handler = RotatingFileHandler(file, maxBytes=2**20, backupCount=1)
         except OSError as error:

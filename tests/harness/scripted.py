@@ -1,7 +1,7 @@
 """A model whose next token is read off a table, and an engine process around it.
 
-The logits depend on the last token alone: after each token of the script comes the next one, after any other token the
-script's first. So the text is known in advance, and it is right only if the scheduler fed it the right tokens.
+What comes next depends on what the slot's memory holds: after the first k tokens of the script comes the next one, after
+anything else the script's first. So the text is known in advance, and right only if every slot holds what it should.
 
 As a program: `python -m tests.harness.scripted --socket PATH --script TEXT [--delay SECONDS] [--fail-at CALL]`.
 """
@@ -43,10 +43,8 @@ class ScriptedRunner:
         self._fail_at = fail_at
         self._log = log
         self._end = tokenizer.control.end_of_text
-        self._first = script[0] if script else self._end
-        self._next = dict(zip(script, [*script[1:], self._end], strict=True))
-        if len(self._next) != len(script):
-            raise ValueError("a script must not repeat a token")
+        self._script = list(script)
+        self._memory = [[-1] * window for _ in range(slots)]
 
     def run(self, step: Step) -> list[Sample]:
         """One pass."""
@@ -59,13 +57,23 @@ class ScriptedRunner:
             raise RuntimeError("scripted failure")
         if self._delay:
             time.sleep(self._delay)
-        samples, end = [], 0
+        for copy in step.copies:
+            self._memory[copy.target][: copy.length] = self._memory[copy.source][: copy.length]
+        samples, row = [], 0
         for span, sampled, allowed in zip(step.spans, step.sampled, step.allowed, strict=True):
-            end += span.length
+            memory, end = self._memory[span.slot], span.start + span.length
+            memory[span.start : end] = step.ids[row : row + span.length]
+            row += span.length
             if sampled:
-                wish = self._next.get(step.ids[end - 1], self._first)
+                wish = self._after(memory[:end])
                 samples.append(Sample(wish if allowed is None or wish in allowed else min(allowed), -0.5))
         return samples
+
+    def _after(self, held: Sequence[int]) -> int:
+        for said in range(min(len(self._script), len(held)), 0, -1):
+            if list(held[-said:]) == self._script[:said]:
+                return self._script[said] if said < len(self._script) else self._end
+        return self._script[0]
 
 
 def scripted_intake(tokenizer: Tokenizer, window: int = 2048) -> Intake:
