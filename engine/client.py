@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import EngineUnavailable, RequestError, StarfillError
+from engine.errors import EngineAbsent, EngineUnavailable, RequestError, StarfillError
 
 if TYPE_CHECKING:
     import httpx2
@@ -67,7 +67,7 @@ class EngineClient:
     async def complete(self, request: CompletionRequest) -> AsyncIterator[AsyncIterator[Chunk]]:
         """Stream a completion. Leaving the block early stops the model.
 
-        Raises RequestError for a refusal, EngineUnavailable when the engine is gone or breaks off.
+        Raises RequestError for a refusal, EngineAbsent when nobody listens, EngineUnavailable when it breaks off.
         """
         import httpx2
 
@@ -77,6 +77,8 @@ class EngineClient:
                 if response.status_code != 200:
                     raise _refusal(response.status_code, await response.aread())
                 yield _chunks(response)
+        except httpx2.ConnectError as error:
+            raise EngineAbsent("no engine listens there") from error
         except httpx2.HTTPError as error:
             raise EngineUnavailable(f"the connection to the engine broke ({type(error).__name__})") from error
 

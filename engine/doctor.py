@@ -74,7 +74,7 @@ def _folders() -> Finding:
     try:
         runtime = paths.runtime_dir()
         paths.private_dir(paths.log_dir())
-    except (OSError, StarfillError) as error:
+    except StarfillError as error:
         return Finding("folders", False, str(error), "set STARFILL_HOME to a folder that you may write to")
     return Finding("folders", True, f"sockets in {runtime}, logs in {paths.log_dir()}")
 
@@ -85,7 +85,10 @@ def _memory() -> Finding:
 
 
 def _engines() -> Finding:
-    records = registry.running_engines()
+    try:
+        records = registry.running_engines()
+    except StarfillError as error:
+        return Finding("engines", False, str(error), "see folders")
     states = [asyncio.run(describe(record)) for record in records]
     bad = [state for state in states if state["state"] not in ("ready", "loading")]
     detail = ", ".join(f"{s['model']} is {s['state']} (pid {s['pid']})" for s in states) or "none running"

@@ -57,5 +57,9 @@ class EngineUnavailable(StarfillError):
     """No engine answers: it could not be started, it died, or the connection broke in mid-answer."""
 
 
+class EngineAbsent(EngineUnavailable):
+    """Nobody listens there: the request was never sent, so that it may be sent again once an engine runs."""
+
+
 class EngineLoading(EngineUnavailable):
     """The engine is there but its model is not loaded yet."""

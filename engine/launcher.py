@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,8 @@ START_SECONDS = 60.0
 
 LOAD_SECONDS = 120.0
 """How long an invoked request waits for a model to load."""
+
+Progress = Callable[[str], None]
 
 _LOG_BYTES = 2**20
 _POLL_SECONDS = 0.02
@@ -54,30 +56,47 @@ class SharedEngine:
         self._socket = registry.socket_path(registry.engine_key(options.source, options.dtype, options.device))
         self.client = EngineClient(f"unix:{self._socket}")
         self._starting: asyncio.Task[None] | None = None
+        self._listeners: list[Progress] = []
+        self._stage: str | None = None
+        self._known = False
         self._failures = 0
         self._retry_at = 0.0
 
-    async def ready(self, *, invoked: bool, progress: Callable[[str], None] | None = None) -> None:
-        """Return once the engine can complete.
+    async def ready(self, *, invoked: bool, progress: Progress | None = None) -> None:
+        """Return once the engine can complete; at once if it could when last heard of.
 
         An invoked request waits while it starts and loads, whatever happened before; an automatic one raises
         EngineLoading, and after crashes waits its turn. Raises EngineUnavailable with the reason when it cannot start.
+        `progress` hears of the stages, the present one first.
         """
-        state = await self._state()
-        if state == "ready":
+        if self._known:
             return
+        if self._starting is None or self._starting.done():
+            self._known = await self._state() == "ready"
+            if self._known:
+                return
         if not invoked and time.monotonic() < self._retry_at:
             raise EngineUnavailable("the engine failed; it is tried again in a moment")
         if self._starting is None or self._starting.done():
-            self._starting = asyncio.create_task(self._start(progress))
+            self._starting = asyncio.create_task(self._start())
             self._starting.add_done_callback(_swallow)
         if not invoked:
             raise EngineLoading("the engine is loading its model")
+        if progress is not None:
+            self._listeners.append(progress)
+            if self._stage is not None:
+                progress(self._stage)
         await asyncio.shield(self._starting)
 
-    def complete(self, request: CompletionRequest) -> AbstractAsyncContextManager[AsyncIterator[Chunk]]:
+    @asynccontextmanager
+    async def complete(self, request: CompletionRequest) -> AsyncIterator[AsyncIterator[Chunk]]:
         """Stream a completion; leaving the block stops the model."""
-        return self.client.complete(request)
+        try:
+            async with self.client.complete(request) as chunks:
+                yield chunks
+        except EngineUnavailable:
+            self._known = False
+            raise
 
     async def aclose(self) -> None:
         """Let go of the engine, which goes on."""
@@ -94,7 +113,7 @@ class SharedEngine:
             return "absent"
         return "outdated" if _older(str(health.get("version")), __version__) else str(health.get("status"))
 
-    async def _start(self, progress: Callable[[str], None] | None) -> None:
+    async def _start(self) -> None:
         try:
             async with _locked(self._socket.with_suffix(".lock")):
                 state = await self._state()
@@ -102,17 +121,24 @@ class SharedEngine:
                     await _retire(self._socket)
                     state = "absent"
                 if state in ("absent", "failed", "draining"):
-                    if progress:
-                        progress("starting")
+                    self._tell("starting")
                     await self._spawn(gone=state == "absent")
-            if progress:
-                progress("loading")
+            self._tell("loading")
             await self._loaded()
         except EngineUnavailable:
             self._failures += 1
             self._retry_at = time.monotonic() + min(60.0, 2.0**self._failures)
             raise
+        finally:
+            self._listeners.clear()
+            self._stage = None
         self._failures = 0
+        self._known = True
+
+    def _tell(self, stage: str) -> None:
+        self._stage = stage
+        for listener in self._listeners:
+            listener(stage)
 
     async def _spawn(self, *, gone: bool) -> None:
         until = time.monotonic() + START_SECONDS

@@ -64,9 +64,12 @@ def runtime_dir() -> Path:
 
 def private_dir(path: Path) -> Path:
     """Create `path` with mode 0700, or check that it is a directory of ours and close it to others."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.mkdir(mode=0o700, exist_ok=True)
-    found = path.lstat()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+        found = path.lstat()
+    except OSError as error:
+        raise StarfillError(f"{path}: {error.strerror}; set STARFILL_HOME to a folder that you may write to") from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise StarfillError(f"{path} is not a directory of this user: remove it, or set STARFILL_HOME")
     if stat.S_IMODE(found.st_mode) != 0o700:

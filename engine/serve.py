@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,7 +88,7 @@ def serve(model_id: str, load: Callable[[], Loaded], endpoint: Endpoint, idle_ex
     app: ASGIApp = service.app
     if endpoint.path is None:
         app = TcpGuard(app, endpoint.token, endpoint.host, listener.getsockname()[1])
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             app,
             http=SameUserProtocol,
@@ -111,6 +113,14 @@ def serve(model_id: str, load: Callable[[], Loaded], endpoint: Endpoint, idle_ex
     return 1 if state.failure else 0
 
 
+class _Server(uvicorn.Server):
+    """Leaves signals to us: uvicorn raises them again when it is done, which would end the process before it cleans up."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
 class _Engine:
     """Ties the life of the model to the life of the server."""
 
@@ -123,6 +133,8 @@ class _Engine:
     async def run(self, listener: socket.socket, load: Callable[[], Loaded], idle_exit: float | None) -> None:
         self._publish("", "")
         threading.Thread(target=self._load, args=(load,), name="starfill-load", daemon=True).start()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._leave)
         housekeeping = asyncio.create_task(self._housekeeping(idle_exit))
         try:
             await self._server.serve(sockets=[listener])
@@ -166,6 +178,12 @@ class _Engine:
             )
         )
 
+    def _leave(self) -> None:
+        """Take nothing new, let what is streaming end, and go; told twice, go at once."""
+        self._server.force_exit = self._state.draining
+        self._state.draining = True
+        self._server.should_exit = True
+
     async def _housekeeping(self, idle_exit: float | None) -> None:
         """Leave when idle, and when the model failed: a moment later, so that whoever waits reads the reason."""
         while not self._server.should_exit:
@@ -175,8 +193,7 @@ class _Engine:
                 self._server.should_exit = True
             elif idle_exit and self._state.worker and self._state.idle_seconds() > idle_exit:
                 log.info("idle for %.0f s: leaving", idle_exit)
-                self._state.draining = True
-                self._server.should_exit = True
+                self._leave()
 
 
 def _clear_stale(path: Path) -> None:

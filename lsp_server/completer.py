@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.client import Chunk
-from engine.errors import EngineLoading, EngineUnavailable, RequestError
+from engine.errors import EngineAbsent, EngineLoading, EngineUnavailable, RequestError
 from lsp_server.shaping import Reason, Shaped, Shaper, wanted, without_overlap
 from lsp_server.window import Window
 
@@ -186,6 +186,20 @@ class Completer:
         started: float,
     ) -> Outcome:
         await self._engine.ready(invoked=invoked, progress=self._progress)
+        try:
+            return await self._stream(request, window, on_text, started)
+        except EngineAbsent:
+            # It left or died since it was last heard of, and was not sent anything: start it, and ask again.
+            await self._engine.ready(invoked=invoked, progress=self._progress)
+            return await self._stream(request, window, on_text, started)
+
+    async def _stream(
+        self,
+        request: CompletionRequest,
+        window: Window,
+        on_text: Callable[[str], None] | None,
+        started: float,
+    ) -> Outcome:
         shaper, tally, shown = Shaper(window), _Tally(started), ""
         async with self._engine.complete(request) as chunks:
             async for chunk in chunks:

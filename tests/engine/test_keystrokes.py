@@ -50,7 +50,7 @@ def test_a_typed_character_computes_at_most_four_prompt_tokens(engine: InProcess
 
 def test_typing_real_code_computes_a_token_or_two_at_each_key(engine: InProcessEngine) -> None:
     source = inspect.getsource(tarfile)
-    events = [event for event in typing_trace(source, seed=5, functions=1)][:120]
+    events = list(typing_trace(source, seed=5, functions=1))[:120]
     computed = []
     for event in events:
         done = engine.complete(prompt=event.prefix, suffix=event.suffix, max_tokens=0)

@@ -39,7 +39,12 @@ def test_greedy_ids_are_those_of_transformers(
     tmp_path: Path, heads: int, head_dim: int, gelu: Any, vocabulary: int
 ) -> None:
     directory = make_checkpoint(
-        tmp_path / "m", n_head=heads, head_dim=head_dim, activation_function=gelu, vocab_size=vocabulary, n_positions=256
+        tmp_path / "m",
+        n_head=heads,
+        head_dim=head_dim,
+        activation_function=gelu,
+        vocab_size=vocabulary,
+        n_positions=256,
     )
     engine = InProcessEngine.of(directory)
     prompt = _prompt(90, 768, seed=heads * head_dim)

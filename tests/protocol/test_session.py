@@ -267,7 +267,9 @@ async def test_an_editor_that_dies_takes_its_server_along(quick: Engine) -> None
 @async_test()
 async def test_life_cycle_errors_have_their_codes(quick: Engine) -> None:
     async with await quick.editor() as editor:
-        early = editor.request("textDocument/inlineCompletion", {"textDocument": {"uri": URI}, "position": position(0, 0)})
+        early = editor.request(
+            "textDocument/inlineCompletion", {"textDocument": {"uri": URI}, "position": position(0, 0)}
+        )
         with pytest.raises(ServerError) as caught:
             await early.result()
         assert caught.value.code == -32002
@@ -275,7 +277,7 @@ async def test_life_cycle_errors_have_their_codes(quick: Engine) -> None:
         with pytest.raises(ServerError) as caught:
             await editor.request("no/such/method", {}).result()
         assert caught.value.code == -32601
-        (null,) = editor.send_raw(b"Content-Length: 4\r\n\r\n{{{{", replies=[None])  # type: ignore[list-item]
+        (null,) = editor.send_raw(b"Content-Length: 4\r\n\r\n{{{{", replies=[None])
         with pytest.raises(ServerError) as caught:
             await null.result()
         assert caught.value.code == -32700

@@ -27,9 +27,7 @@ FROM_ENGINE = {
 """What the language server may import of the engine: the public rooms, and the torch-free ones that they are made of."""
 
 DANGEROUS_NAMES = {"eval", "exec", "compile", "__import__"}
-DANGEROUS_CALLS = re.compile(
-    r"(pickle|marshal|shelve|dill)\.\w+|torch\.load|yaml\.load|os\.system|\w+\.popen"
-)
+DANGEROUS_CALLS = re.compile(r"(pickle|marshal|shelve|dill)\.\w+|torch\.load|yaml\.load|os\.system|\w+\.popen")
 
 
 def _tracked() -> list[Path]:

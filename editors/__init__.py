@@ -1,0 +1,1 @@
+"""Clients of the language server, one folder each."""
