@@ -40,7 +40,7 @@ def serve(
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     window: Annotated[int | None, typer.Option(min=64, help="Context tokens, if fewer than the model has.")] = None,
     kv_memory: Annotated[str, typer.Option(help="Memory for KV slots.")] = "512MiB",
-    max_batch: Annotated[int | None, typer.Option(min=1, help="At most this many KV slots.")] = None,
+    max_batch: Annotated[int | None, typer.Option(min=1, help="At most so many requests at a time.")] = None,
     idle_exit: Annotated[str, typer.Option(help="Leave when unused for so long (30m, 45s; 0 for never).")] = "0",
 ) -> None:
     """Run an engine in the foreground."""

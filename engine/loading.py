@@ -51,4 +51,4 @@ def load(options: LoadOptions) -> Loaded:
         human_size(shape.kv_bytes(window, dtype)), threads,
     )  # fmt: skip
     intake = Intake(options.source.id, tokenizer, shape.vocab_size, window, HealingPolicy.for_model(shape.parameters))
-    return Loaded(intake, runner.TorchRunner(model, slots, window), name, str(device))
+    return Loaded(intake, runner.TorchRunner(model, slots, window), name, str(device), options.max_batch)

@@ -31,8 +31,9 @@ class Progress:
 class Scheduler:
     """The order of work. Not thread-safe: one thread calls it between forward passes."""
 
-    def __init__(self, slots: KvSlots, max_waiting: int = 64) -> None:
+    def __init__(self, slots: KvSlots, *, max_running: int | None = None, max_waiting: int = 64) -> None:
         self.slots = slots
+        self._max_running = min(max_running or len(slots), len(slots))
         self._max_waiting = max_waiting
         self._waiting: deque[Generation] = deque()
         self._running: deque[Generation] = deque()
@@ -129,7 +130,7 @@ class Scheduler:
     def _admit(self) -> list[Copy]:
         """Give KV slots to waiting generations, oldest first -> copies to make before the next pass."""
         copies = []
-        while self._waiting:
+        while self._waiting and len(self._running) < self._max_running:
             generation = self._waiting[0]
             placement = self.slots.admit(generation.id, generation.prompt)
             if placement is None:

@@ -42,6 +42,7 @@ class Loaded:
     runner: Runner
     dtype: str
     device: str
+    max_batch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,9 @@ class _Engine:
             log.exception("the model could not be loaded")
             self._fail(f"the model could not be loaded: {type(error).__name__}")
             return
-        scheduler = Scheduler(KvSlots(loaded.runner.slots, loaded.runner.window))
+        scheduler = Scheduler(
+            KvSlots(loaded.runner.slots, loaded.runner.window), max_running=loaded.max_batch
+        )
         worker = Worker(scheduler, loaded.runner, time.perf_counter, on_death=lambda: self._fail("the engine broke"))
         worker.start()
         self._metrics.watch(worker)

@@ -51,7 +51,9 @@ class InProcessEngine:
             self.scheduler._piece = piece
 
     @classmethod
-    def of(cls, directory: Path, *, slots: int | None = None, piece: int | None = None, **options: Any) -> InProcessEngine:
+    def of(
+        cls, directory: Path, *, slots: int | None = None, piece: int | None = None, **options: Any
+    ) -> InProcessEngine:
         source = ModelSource(directory.name, directory)
         return cls(load(LoadOptions(source, device="cpu", **options)), slots=slots, piece=piece)
 
