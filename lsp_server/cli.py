@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Coroutine
@@ -160,7 +161,10 @@ def _log_to(file: Path | None) -> None:
 
 def main() -> None:
     """Entry point."""
-    app(prog_name="starfill")
+    try:
+        app(prog_name="starfill")
+    except BrokenPipeError:  # `starfill generate … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

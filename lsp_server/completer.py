@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.client import Chunk
 from engine.errors import EngineAbsent, EngineLoading, EngineUnavailable, RequestError
+from lsp_server.reuse import ReuseStore
 from lsp_server.shaping import Reason, Shaped, Shaper, wanted, without_overlap
 from lsp_server.window import Window
 
@@ -59,6 +60,8 @@ class Outcome:
     cached: int | None = None
     computed: int | None = None
     generated: int = 0
+    reused: bool = False
+    """Whether it came from an earlier answer, without the model."""
     first: float | None = None
     """Seconds to the first text."""
     total: float = 0.0
@@ -72,11 +75,9 @@ class _Attempt:
     dismissed: Reason | None = None
     task: asyncio.Task[Outcome] = field(init=False)
 
-    def unanswered(self) -> list[_Attempt]:
-        return [a for a in (*self.earlier, self) if not a.answered.is_set()]
-
     def dismiss(self, reason: Reason) -> None:
-        if self.dismissed is None and not self.task.done():
+        """End it with an empty answer. Its task may be done already: what was found must not be shown any more."""
+        if self.dismissed is None:
             self.dismissed = reason
             self.task.cancel()
 
@@ -102,7 +103,8 @@ class Completer:
         self._max_tokens = max_tokens
         self._clock = clock
         self._progress = progress
-        self._attempts: dict[str, _Attempt] = {}
+        self._unanswered: dict[str, list[_Attempt]] = {}
+        self._store = ReuseStore()
 
     async def complete(
         self,
@@ -117,14 +119,15 @@ class Completer:
 
         A newer call for the same document ends this one as superseded, and starts when this one's reply is out.
         """
-        previous = self._attempts.get(document)
-        attempt = _Attempt(previous.unanswered() if previous is not None else [])
+        unanswered = self._unanswered.setdefault(document, [])
+        attempt = _Attempt(earlier=unanswered.copy())
         attempt.task = asyncio.create_task(self._attempt(attempt, window, document, invoked, on_text, candidates))
-        self._attempts[document] = attempt
-        if previous is not None:
-            previous.dismiss(Reason.SUPERSEDED)
+        unanswered.append(attempt)
+        for earlier in attempt.earlier:
+            earlier.dismiss(Reason.SUPERSEDED)
         try:
-            return await attempt.task
+            outcome = await attempt.task
+            return outcome if attempt.dismissed is None else Outcome(reason=attempt.dismissed)
         except asyncio.CancelledError:
             attempt.task.cancel()
             if attempt.dismissed is None:
@@ -132,14 +135,19 @@ class Completer:
             return Outcome(reason=attempt.dismissed)
         finally:
             attempt.answered.set()
-            if self._attempts.get(document) is attempt:
-                del self._attempts[document]
+            unanswered.remove(attempt)
+            if not unanswered and self._unanswered.get(document) is unanswered:
+                del self._unanswered[document]
 
     def outdate(self, document: str) -> None:
-        """The text changed: a completion for the older one must not be shown."""
-        attempt = self._attempts.get(document)
-        if attempt is not None:
+        """The text changed: a completion for the older one must not be shown. What was streamed of it stays in store."""
+        for attempt in self._unanswered.get(document, ()):
             attempt.dismiss(Reason.OUTDATED)
+
+    def forget(self, document: str) -> None:
+        """The document was closed."""
+        self.outdate(document)
+        self._store.forget(document)
 
     async def _attempt(
         self,
@@ -159,6 +167,8 @@ class Completer:
         started = self._clock()
         if not invoked and (reason := wanted(window)):
             return Outcome(reason=reason)
+        if (outcome := self._from_store(document, window, started)) is not None:
+            return outcome
         request = CompletionRequest(
             prompt=window.prefix,
             suffix=window.suffix,
@@ -169,7 +179,7 @@ class Completer:
             starfill=Extension(document=document),
         )
         try:
-            return await self._ask(request, window, invoked, on_text, started)
+            return await self._ask(request, document, window, invoked, on_text, started)
         except EngineLoading as error:
             return Outcome(reason=Reason.LOADING, detail=str(error), total=self._clock() - started)
         except EngineUnavailable as error:
@@ -177,9 +187,32 @@ class Completer:
         except RequestError as error:
             return Outcome(reason=Reason.REFUSED, detail=error.message, total=self._clock() - started)
 
+    def _from_store(self, document: str, window: Window, started: float) -> Outcome | None:
+        """The answer, if the model has said already what comes here, and whether that is all that is to be shown."""
+        found = self._store.find(document, window)
+        if found is None:
+            return None
+        shaper = Shaper(window)
+        if not shaper.feed(found.rest).enough and not found.source.ended:
+            return None
+        text, reason = shaper.finish()
+        took = self._clock() - started
+        return Outcome(
+            items=(Item(text, found.source.logprob),) if text else (),
+            reason=reason,
+            layout=found.source.layout,
+            finish_reason="stop",
+            cached=0,
+            computed=0,
+            reused=True,
+            first=took if text else None,
+            total=took,
+        )
+
     async def _ask(
         self,
         request: CompletionRequest,
+        document: str,
         window: Window,
         invoked: bool,
         on_text: Callable[[str], None] | None,
@@ -187,37 +220,43 @@ class Completer:
     ) -> Outcome:
         await self._engine.ready(invoked=invoked, progress=self._progress)
         try:
-            return await self._stream(request, window, on_text, started)
+            return await self._stream(request, document, window, on_text, started)
         except EngineAbsent:
             # It left or died since it was last heard of, and was not sent anything: start it, and ask again.
             await self._engine.ready(invoked=invoked, progress=self._progress)
-            return await self._stream(request, window, on_text, started)
+            return await self._stream(request, document, window, on_text, started)
 
     async def _stream(
         self,
         request: CompletionRequest,
+        document: str,
         window: Window,
         on_text: Callable[[str], None] | None,
         started: float,
     ) -> Outcome:
         shaper, tally, shown = Shaper(window), _Tally(started), ""
-        async with self._engine.complete(request) as chunks:
-            async for chunk in chunks:
-                if chunk.index == 0:
-                    shaped = self._take(chunk, shaper, tally)
-                    if shaped.text != shown and shaped.text.strip() and on_text is not None:
-                        on_text(without_overlap(shaped.text, window.rest_of_line))
-                    shown = shaped.text
-                    if shaped.enough:
-                        tally.finish = "stop"
-                        break
+        ended = False
+        try:
+            async with self._engine.complete(request) as chunks:
+                async for chunk in chunks:
+                    if chunk.index == 0:
+                        shaped = self._take(chunk, shaper, tally)
+                        if shaped.text != shown and shaped.text.strip() and on_text is not None:
+                            on_text(without_overlap(shaped.text, window.rest_of_line))
+                        shown = shaped.text
+                        if shaped.enough:
+                            break
+            ended = tally.finish == "stop"
+        finally:  # also when the stream is broken off: what was said is worth keeping
+            mean = sum(tally.logprobs) / len(tally.logprobs) if tally.logprobs else None
+            layout = tally.extension.get("layout")
+            self._store.remember(document, window, shaper.raw, ended=ended, logprob=mean, layout=layout)
         text, reason = shaper.finish()
-        mean = sum(tally.logprobs) / len(tally.logprobs) if tally.logprobs else None
         return Outcome(
             items=(Item(text, mean),) if text else (),
             reason=reason,
-            layout=tally.extension.get("layout"),
-            finish_reason=tally.finish,
+            layout=layout,
+            finish_reason=tally.finish or "stop",
             usage=tally.usage or _usage(tally),
             cached=tally.extension.get("cached"),
             computed=tally.extension.get("computed"),

@@ -197,7 +197,7 @@ class StarfillServer(LanguageServer):
 
     def did_close(self, params: types.DidCloseTextDocumentParams) -> None:
         """Forget a document."""
-        self._completer.outdate(params.text_document.uri)
+        self._completer.forget(params.text_document.uri)
         self._documents.pop(params.text_document.uri, None)
 
     # -- completion --------------------------------------------------------------------------------------------------
@@ -275,6 +275,7 @@ class StarfillServer(LanguageServer):
                 "cached": last.cached,
                 "computed": last.computed,
                 "generated": last.generated,
+                "reused": last.reused,
                 "ms": {"first": _ms(last.first), "total": _ms(last.total)},
             }
         }

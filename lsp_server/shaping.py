@@ -14,7 +14,11 @@ from lsp_server.window import Window
 MAX_LINES = 12
 """Lines of a block that are worth reading at once; the next request brings the rest."""
 
-_REPEATED = re.compile(r"(.{4,40}?)\1{2,}.{0,40}\Z", re.DOTALL)
+CLOSERS = frozenset(")]}\"'`,:; \t>")
+"""A rest of line made of these alone was closed by the editor; the engine keeps it out of the suffix too."""
+
+_PAIRS = {")": "(", "]": "[", "}": "{"}
+_REPEATED = re.compile(r"(.{4,40}?)\1{3}", re.DOTALL)
 _OPENERS = (":", "{", "(", "[", "=>", "->", "=")
 
 
@@ -55,7 +59,7 @@ def scope_at(window: Window) -> Scope:
     before = window.line_before
     if before.strip():
         return Scope.BLOCK if before.rstrip().endswith(_OPENERS[:2]) else Scope.LINE
-    above = next((line for line in reversed(window.prefix.splitlines()[:-1] or [""]) if line.strip()), "")
+    above = next((line for line in reversed(window.prefix.split("\n")[:-1]) if line.strip()), "")
     if not window.prefix.strip() or above.rstrip().endswith(_OPENERS):
         return Scope.BLOCK
     return Scope.LINE
@@ -74,26 +78,39 @@ class Shaper:
         self._window = window
         self._scope = scope_at(window)
         self._raw = ""
+        self._shaped = Shaped("", False)
+
+    @property
+    def raw(self) -> str:
+        """All that was fed."""
+        return self._raw
 
     def feed(self, text: str) -> Shaped:
-        """Add text -> what may be shown of it all."""
-        self._raw += text
-        shaped = _end_of_line(self._raw) if self._scope is Scope.LINE else _end_of_block(self._raw, self._window)
+        """Add text -> what may be shown of it all. Once it is enough, that does not change any more.
+
+        The rules look at each character in turn, so that it does not matter in which pieces the text comes.
+        """
+        for character in text:
+            self._raw += character
+            if not self._shaped.enough:
+                self._shaped = self._rules(self._raw)
+        return self._shaped
+
+    def _rules(self, raw: str) -> Shaped:
+        shaped = _end_of_line(raw) if self._scope is Scope.LINE else _end_of_block(raw, self._window)
         return Shaped(shaped.text, enough=True) if repeats_itself(shaped.text) else shaped
 
     def finish(self) -> tuple[str, Reason | None]:
         """The text to show in the end, or why there is none."""
-        text = self.feed("").text
+        text = self._shaped.text
         if repeats_itself(text):
             return "", Reason.REPETITION
+        if repeats_what_follows(text, self._window):
+            return "", Reason.DUPLICATE
         text = without_overlap(text, self._window.rest_of_line)
         if self._scope is Scope.BLOCK or not self._window.rest_of_line:
             text = text.rstrip()
-        if not text.strip():
-            return "", Reason.NOTHING_TO_ADD
-        if repeats_what_follows(text, self._window):
-            return "", Reason.DUPLICATE
-        return text, None
+        return (text, None) if text.strip() else ("", Reason.NOTHING_TO_ADD)
 
 
 def without_overlap(text: str, rest_of_line: str) -> str:
@@ -102,15 +119,42 @@ def without_overlap(text: str, rest_of_line: str) -> str:
     line, newline, _ = text.partition("\n")
     if not rest or newline:
         return text
-    for length in range(min(len(line), len(rest)), 0, -1):
-        if line.endswith(rest[:length]) and (length == len(rest) or not rest[:length].isalnum()):
+    bare = line.rstrip()
+    for whole in (rest_of_line.rstrip(), rest):
+        if bare.endswith(whole):
+            return bare.removesuffix(whole)
+    if CLOSERS.issuperset(rest) and (at := _where_it_closes(line, rest)) is not None:
+        return line[:at]
+    for length in range(min(len(line), len(rest)) - 1, 0, -1):
+        if line.endswith(rest[:length]) and not rest[:length].isalnum():
             return line[: len(line) - length]
     return text
 
 
+def _where_it_closes(line: str, rest: str) -> int | None:
+    """Where `line` begins to close what the editor closed right of the cursor; None if it does not."""
+    if rest[0] in "\"'`":
+        at = line.find(rest[0])
+        return None if at < 0 else at
+    opened: list[str] = []
+    unmatched: list[int] = []
+    for at, character in enumerate(line):
+        if character in _PAIRS.values():
+            opened.append(character)
+        elif character in _PAIRS:
+            if opened and opened[-1] == _PAIRS[character]:
+                opened.pop()
+            elif not opened:
+                unmatched.append(at)
+    there = [character for character in rest if character in _PAIRS]
+    closing = unmatched[-len(there) :] if there else []
+    same = [line[at] for at in closing] == there[: len(closing)]
+    return closing[0] if closing and same else None
+
+
 def repeats_itself(text: str) -> bool:
-    """Whether the end of the text is some words said three times in a row: a model that has lost its way."""
-    match = _REPEATED.search(text, max(0, len(text) - 160))
+    """Whether the text says some words four times in a row: a model that has lost its way."""
+    match = _REPEATED.search(text)
     return match is not None and any(character.isalpha() for character in match[1])
 
 

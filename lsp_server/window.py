@@ -6,10 +6,13 @@ is while somebody types, and so that the engine's finer marks (which divide 64) 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lsp_server.buffer import Buffer, Position
+
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 MARK = 64
 """Lines between two marks."""
@@ -82,4 +85,7 @@ def _bytes(text: str) -> int:
 
 
 def _unified(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    # JSON can carry half a surrogate pair into a buffer; no wire can carry it on.
+    return text if text.isascii() else _HALF_PAIR.sub("\ufffd", text)

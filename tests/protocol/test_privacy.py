@@ -23,7 +23,16 @@ async def test_no_user_text_in_any_log_error_or_message(tmp_path: Path) -> None:
         argv = ("--socket", str(socket), "--script", f"{CANARY}(1)", "--fail-at", "3")
         with Child.module("tests.harness.scripted", *argv, home=home) as engine:
             wait_for_health(socket, child=engine)
-            command = [sys.executable, "-m", "lsp_server.cli", "lsp", "--engine", f"unix:{socket}", "--log-file", str(log)]
+            command = [
+                sys.executable,
+                "-m",
+                "lsp_server.cli",
+                "lsp",
+                "--engine",
+                f"unix:{socket}",
+                "--log-file",
+                str(log),
+            ]
             async with await FakeEditor.start(command, env=isolated_env(home, SECRET=CANARY)) as editor:
                 await editor.initialize("vscode", options={"starfill": {"completion": CANARY, CANARY: 1}})
                 editor.open(uri, "python", f"# {CANARY}\nx = ")
@@ -41,7 +50,9 @@ async def test_no_user_text_in_any_log_error_or_message(tmp_path: Path) -> None:
                         await editor.request(method, params).result()
                     errors.append(f"{caught.value.message} {caught.value.data}")
                 editor.notify("textDocument/didChange", {"textDocument": CANARY, "contentChanges": CANARY})
-                editor.notify("textDocument/didChange", {"textDocument": {"uri": uri, "version": 2}, "contentChanges": 1})
+                editor.notify(
+                    "textDocument/didChange", {"textDocument": {"uri": uri, "version": 2}, "contentChanges": 1}
+                )
                 editor.change(uri, span(0, 0), CANARY)
                 assert (await editor.inline(uri, 1, 4).result())["items"]
                 said = editor.session_log.stderr()

@@ -107,6 +107,14 @@ async def test_text_streams_to_a_client_that_asks_for_it(quick: Engine) -> None:
 
 
 @async_test()
+async def test_half_a_surrogate_pair_in_the_text_hinders_nothing(quick: Engine) -> None:
+    async with await quick.editor() as editor:
+        await editor.initialize("vscode")
+        editor.open(URI, "python", "x = '\ud83d'\nfor i in ")
+        assert (await editor.inline(URI, 1, 9).result())["items"]
+
+
+@async_test()
 async def test_the_completion_menu_of_an_editor_without_ghost_text(quick: Engine) -> None:
     async with await quick.editor() as editor:
         await editor.initialize("helix")

@@ -1,0 +1,233 @@
+"""One request's life: what is asked of the engine, what comes back, who is superseded, what a cancel stops."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from engine.client import Chunk
+from engine.errors import EngineFault, EngineLoading, EngineUnavailable, Overloaded, RequestError
+from lsp_server.completer import Completer, Item
+from lsp_server.shaping import Reason
+from lsp_server.window import Window
+from tests.harness.aio import async_test
+from tests.unit.scripted_engine import WINDOW, Caller, ScriptedEngine, turns
+
+HEAD = {"layout": "anchored", "cached": 30, "computed": 4}
+FIRST = Chunk(text="1 +", logprobs=(-0.5,), extension=HEAD)
+LAST = Chunk(text=" 2", logprobs=(-1.5,), finish_reason="length", usage={"prompt_tokens": 34})
+
+
+@async_test()
+async def test_a_completion_says_what_it_shows_and_what_it_cost() -> None:
+    engine = ScriptedEngine(Chunk(extension=HEAD), FIRST, LAST)
+    outcome = await Completer(engine, 48, engine.clock).complete("a.py", WINDOW, invoked=False)
+    assert outcome.items == (Item("1 + 2", -1.0),)
+    assert outcome.reason is None
+    assert (outcome.layout, outcome.cached, outcome.computed, outcome.generated) == ("anchored", 30, 4, 2)
+    assert (outcome.finish_reason, outcome.usage) == ("length", {"prompt_tokens": 34})
+    assert (outcome.first, outcome.total) == (2.0, 3.0)
+    (request,) = engine.requests
+    assert (request.prompt, request.suffix, request.max_tokens, request.temperature) == ("x = ", "\n", 48, 0)
+    assert (request.n, request.logprobs, request.starfill.document, request.starfill.raw) == (1, 0, "a.py", False)
+
+
+@async_test()
+async def test_the_stream_is_left_as_soon_as_there_is_enough() -> None:
+    engine = ScriptedEngine(FIRST, Chunk(text=" 2\ny", logprobs=(-0.5, -0.5)), Chunk(text=" = 3"), LAST, held=True)
+    outcome = await Caller(engine).request()
+    assert outcome.items[0].text == "1 + 2"
+    assert outcome.finish_reason == "stop"
+    assert outcome.usage == {
+        "prompt_tokens": 34,
+        "completion_tokens": 3,
+        "total_tokens": 37,
+        "prompt_tokens_details": {"cached_tokens": 30},
+    }
+    assert engine.events == ["start 1", "open 1", "chunk 1", "chunk 2", "close 1", "return 1"]
+
+
+@async_test()
+async def test_text_is_shown_while_it_streams_without_what_stands_there_already() -> None:
+    engine, shown = ScriptedEngine(*(Chunk(text=text) for text in ("  ", "a", ", ", "b", ")", "\n"))), list[str]()
+    outcome = await Completer(engine, 64, engine.clock).complete(
+        "a", Window("f(", ")\n"), invoked=True, on_text=shown.append
+    )
+    assert shown == ["  a", "  a, ", "  a, b", "  a, b"]
+    assert outcome.items[0].text == "  a, b"
+
+
+@async_test()
+async def test_only_the_first_candidate_of_a_stream_is_read() -> None:
+    engine = ScriptedEngine(Chunk(0, "one"), Chunk(1, "two"), Chunk(0, " more"), Chunk(1, "\n"))
+    assert (await Caller(engine).request()).items == (Item("one more", None),)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "detail"),
+    [
+        (EngineLoading("still loading"), Reason.LOADING, "still loading"),
+        (EngineUnavailable("gone"), Reason.ENGINE_DOWN, "gone"),
+        (RequestError("too long", param="prompt"), Reason.REFUSED, "too long"),
+        (Overloaded("busy"), Reason.REFUSED, "busy"),
+    ],
+)
+@pytest.mark.parametrize("when", ["before", "at once", "later"])
+@async_test()
+async def test_what_the_engine_cannot_do_is_a_reason_and_not_an_error(
+    when: str, error: Exception, reason: Reason, detail: str
+) -> None:
+    engine = {
+        "before": ScriptedEngine(LAST, loading=[error]),
+        "at once": ScriptedEngine(error),
+        "later": ScriptedEngine(FIRST, error),
+    }[when]
+    outcome = await Caller(engine).request()
+    assert (outcome.items, outcome.reason, outcome.detail) == ((), reason, detail)
+    assert engine.open == 0
+    if when == "before":
+        assert (await Caller(engine).request()).items
+
+
+@async_test()
+async def test_an_error_that_nobody_foresaw_reaches_the_caller_and_the_next_request_works() -> None:
+    engine = ScriptedEngine(EngineFault("bug"))
+    caller = Caller(engine)
+    with pytest.raises(EngineFault):
+        await caller.request()
+    with pytest.raises(EngineFault):
+        await caller.request()
+    assert engine.events == [f"{event} {n}" for n in (1, 2) for event in ("start", "open", "close", "return")]
+
+
+@async_test()
+async def test_nothing_worth_showing_has_its_reason() -> None:
+    assert (await Caller(ScriptedEngine(Chunk(text="  \n"))).request()).reason is Reason.NOTHING_TO_ADD
+    repeated = Window("a = 1\n", "\nb = load(a)\n")
+    outcome = await Caller(ScriptedEngine(Chunk(text="b = load(a)\n"))).request(window=repeated)
+    assert (outcome.items, outcome.reason) == ((), Reason.DUPLICATE)
+
+
+@async_test()
+async def test_inside_a_word_only_an_invoked_request_is_asked() -> None:
+    engine = ScriptedEngine(LAST)
+    caller = Caller(engine)
+    outcome = await caller.request(invoked=False, window=Window("va", "lue\n"))
+    assert (outcome.reason, engine.requests) == (Reason.MID_WORD, [])
+    assert (await caller.request(invoked=True, window=Window("va", "lue\n"))).items
+    assert (await caller.request(invoked=False, window=Window("value", "\n"))).items
+
+
+@async_test()
+async def test_progress_is_passed_on_to_the_engine() -> None:
+    engine, stages = ScriptedEngine(LAST), list[str]()
+    await Completer(engine, 8, engine.clock, stages.append).complete("a", WINDOW, invoked=True)
+    assert stages == ["loading"]
+
+
+@pytest.mark.parametrize("turns_between", range(8))
+@pytest.mark.parametrize("turns_to_close", [0, 5])
+@async_test()
+async def test_the_latest_wins_and_the_older_reply_is_out_before_the_newer_call(
+    turns_between: int, turns_to_close: int
+) -> None:
+    engine = ScriptedEngine(FIRST, LAST, held=True, turns_to_close=turns_to_close)
+    caller = Caller(engine)
+    older = caller.request()
+    await turns(turns_between)
+    newer = caller.request()
+    await turns(20)
+    engine.release()
+    assert (await older).reason is Reason.SUPERSEDED
+    assert (await newer).items == (Item("1 + 2", -1.0),)
+    assert engine.most_open == 1
+    assert engine.events.index("return 1") < engine.events.index(f"open {len(engine.requests)}")
+
+
+@pytest.mark.parametrize("turns_between", range(6))
+@async_test()
+async def test_of_three_in_a_row_the_last_is_answered(turns_between: int) -> None:
+    engine = ScriptedEngine(FIRST, LAST, held=True, turns_to_close=3)
+    caller = Caller(engine)
+    for _ in range(3):
+        caller.request()
+        await turns(turns_between)
+    engine.release()
+    outcomes = [await call for call in caller.calls]
+    assert [outcome.reason for outcome in outcomes] == [Reason.SUPERSEDED, Reason.SUPERSEDED, None]
+    last_open = engine.events.index(f"open {len(engine.requests)}")
+    assert max(engine.events.index("return 1"), engine.events.index("return 2")) < last_open
+    assert (engine.open, engine.most_open) == (0, 1)
+
+
+@async_test()
+async def test_a_request_waits_for_the_one_before_last_too_when_the_last_was_cancelled() -> None:
+    engine = ScriptedEngine(FIRST, LAST, held=True, turns_to_close=20)
+    caller = Caller(engine)
+    caller.request()
+    await turns(6)
+    second = caller.request()
+    await turns(2)
+    second.cancel()
+    await turns(2)
+    caller.request()
+    engine.release()
+    await asyncio.wait(caller.calls)
+    assert engine.most_open == 1
+    assert engine.events.index("return 1") < engine.events.index("open 2")
+
+
+@async_test()
+async def test_documents_do_not_disturb_each_other() -> None:
+    engine = ScriptedEngine(FIRST, LAST, held=True)
+    caller = Caller(engine)
+    calls = [caller.request(document=name) for name in "ab"]
+    await turns(6)
+    assert engine.open == 2
+    caller.completer.outdate("c")
+    caller.completer.outdate("b")
+    engine.release()
+    assert [(await call).reason for call in calls] == [None, Reason.OUTDATED]
+
+
+@pytest.mark.parametrize("turns_before", range(8))
+@async_test()
+async def test_an_edit_makes_a_running_completion_outdated(turns_before: int) -> None:
+    engine = ScriptedEngine(FIRST, LAST, held=True)
+    caller = Caller(engine)
+    call = caller.request()
+    await turns(1 + turns_before)
+    caller.completer.outdate("a")
+    outcome = await call
+    assert (outcome.items, outcome.reason) == ((), Reason.OUTDATED)
+    assert engine.open == 0
+    engine.release()
+    assert (await caller.request()).items
+
+
+@async_test()
+async def test_an_edit_after_the_end_changes_nothing() -> None:
+    caller = Caller(ScriptedEngine(FIRST, LAST))
+    outcome = await caller.request()
+    caller.completer.outdate("a")
+    assert outcome.items
+    assert (await caller.request()).items
+
+
+@pytest.mark.parametrize("turns_before", range(8))
+@async_test()
+async def test_a_cancelled_call_raises_and_closes_its_stream(turns_before: int) -> None:
+    engine = ScriptedEngine(FIRST, LAST, held=True)
+    caller = Caller(engine)
+    call = caller.request()
+    await turns(turns_before)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await turns(2)
+    assert engine.open == 0
+    assert "chunk 2" not in engine.events
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    engine.release()
+    assert (await caller.request()).items

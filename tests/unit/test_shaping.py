@@ -1,0 +1,200 @@
+"""Code with a cursor and what the model says -> what the user sees, or the reason why nothing is shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from lsp_server.shaping import MAX_LINES, Reason, Scope, Shaper, repeats_what_follows, scope_at, wanted, without_overlap
+from lsp_server.window import Window
+
+CURSOR = "<|cursor|>"
+
+
+def window(code: str) -> Window:
+    prefix, cursor, suffix = code.partition(CURSOR)
+    assert cursor, "a fixture needs a cursor"
+    return Window(prefix, suffix)
+
+
+def show(code: str, model: str) -> str | Reason:
+    shaper = Shaper(window(code))
+    shaper.feed(model)
+    text, reason = shaper.finish()
+    assert bool(text) != bool(reason), "either a text or a reason, never both"
+    return text or reason or ""
+
+
+LINE_CASES = {
+    "the rest of a line": ("x = <|cursor|>\n", "1 + 2\ny = 3\n", "1 + 2"),
+    "to the end of the text": ("x = <|cursor|>", "1 + 2", "1 + 2"),
+    "blanks at the end go": ("x = <|cursor|>\n", "1  \n", "1"),
+    "blanks alone are nothing": ("x = <|cursor|>\n", "   \n", Reason.NOTHING_TO_ADD),
+    "a line end alone is nothing": ("x = 1<|cursor|>\n", "\ny = 2\n", Reason.NOTHING_TO_ADD),
+    "silence is nothing": ("x = <|cursor|>\n", "", Reason.NOTHING_TO_ADD),
+    "a closed bracket is not doubled": ("f(<|cursor|>)\n", "a, b)\n", "a, b"),
+    "the model may leave the bracket out": ("f(<|cursor|>)\n", "a, b\n", "a, b"),
+    "several closers": ('d = {"a": [<|cursor|>]}\n', "1, 2]}\n", "1, 2"),
+    "only the first of the closers": ("f(g(<|cursor|>))\n", "x)\n", "x"),
+    "the bracket and the colon": ("def f(<|cursor|>):\n", "self, x):\n", "self, x"),
+    "a string that was closed": ("name = '<|cursor|>'\n", "starfill'\n", "starfill"),
+    "a whole rest of line": ("return <|cursor|> + offset\n", "base + offset\n", "base"),
+    "a word that only looks alike stays": ("x = <|cursor|>e\n", "value\n", "valu"),
+    "a bracket of its own stays": ("f(<|cursor|>)\n", "g(x))\n", "g(x)"),
+    "one more bracket of the same kind": ("f(g(x<|cursor|>)\n", "))\n", ")"),
+    "an indented statement": ("def f():\n    a = <|cursor|>\n    return a\n", "1\n    return a\n", "1"),
+    "the next line again": ("a = 1\n<|cursor|>\nb = load(a)\n", "b = load(a)\n", Reason.DUPLICATE),
+    "the next line again, begun already": ("a = 1\nb = <|cursor|>\nb = load(a)\n", "load(a)\n", Reason.DUPLICATE),
+    "the next line that has text": ("a = 1\nb<|cursor|>\n\n\n  b = load(a)\n", " = load(a)\n", Reason.DUPLICATE),
+    "a short line may come twice": ("x = 1\n  <|cursor|>\n  }\n", "}\n", "}"),
+    "words in a loop": ("x = <|cursor|>\n", "a and not b and not b and not b and not b\n", Reason.REPETITION),
+    "signs in a row are no loop": ("# <|cursor|>\n", "-" * 40 + "\n", "-" * 40),
+    "the very rest of the line": ("print(<|cursor|>value)\n", "value)\n", Reason.DUPLICATE),
+    "the very rest of the line, a bracket": ("f(x<|cursor|>)\n", ")\n", Reason.DUPLICATE),
+    "a form feed is a character": ("x = <|cursor|>\n", "'\x0c'\n", "'\x0c'"),
+    "a line separator is a character": ("x = <|cursor|>\n", "'\u2028'\ny", "'\u2028'"),
+}
+
+BLOCK_CASES = {
+    "a body": ("def f(x):<|cursor|>\n", "\n    return x\n\nprint(f(1))\n", "\n    return x"),
+    "a body, from the next line": (
+        "def f(x):\n    <|cursor|>\n",
+        "y = x\n    return y\nz = 1\n",
+        "y = x\n    return y",
+    ),
+    "a body, from the first column": ("def f(x):\n<|cursor|>", "    return x\n", "    return x"),
+    "nested blocks": (
+        "for a in b:<|cursor|>\n",
+        "\n    if a:\n        print(a)\n    else:\n        pass\ndone()\n",
+        "\n    if a:\n        print(a)\n    else:\n        pass",
+    ),
+    "braces close their block": ("int f() {<|cursor|>\n", "\n    return 1;\n}\nint g() {\n", "\n    return 1;\n}"),
+    "one blank line inside": (
+        "def f():<|cursor|>\n",
+        "\n    a = 1\n\n    return a\n\n\n",
+        "\n    a = 1\n\n    return a",
+    ),
+    "two blank lines end it": ("def f():\n    <|cursor|>\n", "a = 1\n\n\n    return a\n", "a = 1"),
+    "a start of file": ("<|cursor|>", "import os\nimport sys\n", "import os\nimport sys"),
+    "tabs count as indentation": ("func f() {<|cursor|>\n", "\n\treturn 1\n}\n\nfunc g() {\n", "\n\treturn 1\n}"),
+    "a deeper cursor ends sooner": (
+        "class A:\n    def f(self):\n        <|cursor|>\n",
+        "return 1\n\n    def g(self):\n        return 2\n",
+        "return 1",
+    ),
+    "a line for the third time is a loop": (
+        "def f():\n    <|cursor|>\n",
+        "one()\n    go()\n    two()\n    go()\n    three()\n    go()\n    four()\n",
+        "one()\n    go()",
+    ),
+    "one line again and again": ("def f():\n    <|cursor|>\n", "go()\n" + "    go()\n" * 6, "go()\n    go()"),
+    "the next line again": ("if a:\n    <|cursor|>\n    log(a)\n", "log(a)\n", Reason.DUPLICATE),
+    "only blanks": ("def f():<|cursor|>\n", "\n    \n\n\n", Reason.NOTHING_TO_ADD),
+}
+
+
+@pytest.mark.parametrize(("code", "model", "shown"), LINE_CASES.values(), ids=LINE_CASES)
+def test_a_line_is_completed(code: str, model: str, shown: str | Reason) -> None:
+    assert scope_at(window(code)) is Scope.LINE
+    assert show(code, model) == shown
+
+
+@pytest.mark.parametrize(("code", "model", "shown"), BLOCK_CASES.values(), ids=BLOCK_CASES)
+def test_a_block_is_completed(code: str, model: str, shown: str | Reason) -> None:
+    assert scope_at(window(code)) is Scope.BLOCK
+    assert show(code, model) == shown
+
+
+@pytest.mark.parametrize(
+    ("code", "scope"),
+    [
+        ("<|cursor|>", Scope.BLOCK),
+        ("\n\n<|cursor|>\n", Scope.BLOCK),
+        ("if a:<|cursor|>", Scope.BLOCK),
+        ("if a:  <|cursor|>", Scope.BLOCK),
+        ("if a:\n<|cursor|>", Scope.BLOCK),
+        ("if a:\n    <|cursor|>", Scope.BLOCK),
+        ("if a:\n\n\n    <|cursor|>\n", Scope.BLOCK),
+        ("x = [\n    <|cursor|>\n]", Scope.BLOCK),
+        ("if a:\n    b()\n<|cursor|>", Scope.LINE),
+        ("if a:\n    b()\n    <|cursor|>", Scope.LINE),
+        ("x = f(<|cursor|>", Scope.LINE),
+        ("x = {<|cursor|>", Scope.BLOCK),
+        ("x = {<|cursor|>}", Scope.LINE),
+        ("if a<|cursor|>:", Scope.LINE),
+        ("x = 1\n<|cursor|>\ny = 2\n", Scope.LINE),
+    ],
+)
+def test_a_block_is_offered_only_where_the_author_has_opened_one(code: str, scope: Scope) -> None:
+    assert scope_at(window(code)) is scope
+
+
+def test_a_block_has_at_most_so_many_lines() -> None:
+    model = "".join(f"\n    step_{n}()" for n in range(40))
+    shaper = Shaper(window("def f():<|cursor|>\n"))
+    assert shaper.feed(model).enough
+    text, _ = shaper.finish()
+    assert text.count("\n") == MAX_LINES - 1
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("va<|cursor|>lue\n", Reason.MID_WORD),
+        ("<|cursor|>_x\n", Reason.MID_WORD),
+        ("a<|cursor|>\u00e9\n", Reason.MID_WORD),
+        ("x<|cursor|>1\n", Reason.MID_WORD),
+        ("value<|cursor|>\n", None),
+        ("value<|cursor|>", None),
+        ("f(a<|cursor|>)\n", None),
+        ("a<|cursor|> = b\n", None),
+    ],
+)
+def test_automatic_completions_are_not_wanted_inside_a_word_but_at_its_end(code: str, reason: Reason | None) -> None:
+    assert wanted(window(code)) is reason
+
+
+def test_the_model_is_stopped_when_it_has_said_enough() -> None:
+    line = Shaper(window("x = <|cursor|>\n"))
+    assert [line.feed(text).enough for text in ("1", " + 2", "\n")] == [False, False, True]
+    block = Shaper(window("def f():<|cursor|>\n"))
+    pieces = ("\n", "    return", " 1\n", "\n", "pr")
+    assert [block.feed(text).enough for text in pieces] == [False, False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "rest", "left"),
+    [
+        ("a)", ")", "a"),
+        ("a)", "", "a)"),
+        ("a)", "   ", "a)"),
+        ("a\nb)", ")", "a\nb)"),
+        ("a", "b", "a"),
+        ("value", "e", "valu"),
+        ("value", "ex", "value"),
+        ("value = 1  # one", "  # one", "value = 1"),
+        ("value)  ", ")  ", "value"),
+    ],
+)
+def test_overlap_is_what_stands_right_of_the_cursor_already(text: str, rest: str, left: str) -> None:
+    assert without_overlap(text, rest) == left
+
+
+def test_the_following_line_is_compared_as_a_whole() -> None:
+    assert repeats_what_follows("load(a)", window("b = <|cursor|>\nb = load(a)\n"))
+    assert not repeats_what_follows("load(a)", window("b = <|cursor|>\nb = load(a, 1)\n"))
+    assert not repeats_what_follows("load(a)\nc = 2", window("b = <|cursor|>\nb = load(a)\n"))
+
+
+def test_the_reasons_are_a_closed_set() -> None:
+    assert {reason.value for reason in Reason} == {
+        "nothing_to_add",
+        "duplicate",
+        "repetition",
+        "mid_word",
+        "loading",
+        "engine_down",
+        "refused",
+        "superseded",
+        "outdated",
+        "not_open",
+    }
