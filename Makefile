@@ -40,7 +40,7 @@ soak: $(STAMP) ## cancel storms against a real engine
 	$(BIN)/python -m pytest tests/protocol -m slow
 
 bench: $(STAMP) ## the GPU kit at toy sizes on this machine
-	$(BIN)/python -m benchmarks.gpu --part kernels --part models --toy --out out/bench
+	$(BIN)/python -m benchmarks.gpu --part kernels --part models --part peers --toy --out out/bench
 
 clean: ## remove what the other verbs made
 	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -14,7 +14,8 @@ import typer
 
 from engine import launcher, registry
 from engine.errors import StarfillError
-from engine.models import locate, parse_size
+from engine.models import locate
+from engine.sizes import parse_size
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 

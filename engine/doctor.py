@@ -15,7 +15,8 @@ from typing import Any
 from engine import __version__, paths, registry
 from engine.errors import StarfillError
 from engine.launcher import describe
-from engine.models import STARTER, human_size
+from engine.models import STARTER
+from engine.sizes import human_size
 
 _PROBE = """
 import json, torch

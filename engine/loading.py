@@ -6,7 +6,8 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.models import ModelSource, human_size
+from engine.models import ModelSource
+from engine.sizes import human_size
 
 if TYPE_CHECKING:
     from engine.serve import Loaded

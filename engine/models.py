@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine import paths
-from engine.errors import CheckpointError, DeviceError
+from engine.errors import CheckpointError
 
 STARTER = Path(__file__).parent / "starter"
 STARTER_ID = "starfill-starter"
@@ -39,17 +38,3 @@ def locate(model: str | None) -> ModelSource:
         f"model {model!r}: neither a directory nor a downloaded model; give a directory with config.json, "
         "tokenizer.json and safetensors, or leave --model out for the built-in starter"
     )
-
-
-def human_size(count: float) -> str:
-    """Bytes as a person writes them: 3.4 GiB."""
-    power = min(4, int(math.log(max(count, 1), 1024)))
-    return f"{count / 1024**power:.4g} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
-
-
-def parse_size(text: str) -> int:
-    """Bytes of `512MiB`, `2G` or `1000000`."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?", text.strip().lower())
-    if not match:
-        raise DeviceError(f"{text!r} is not a size; write 512MiB or 2GiB")
-    return int(float(match[1]) * 1024 ** " kmgt".index(match[2] or " "))

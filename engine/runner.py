@@ -9,7 +9,7 @@ from torch import Tensor
 
 from engine.errors import DeviceError
 from engine.gpt_bigcode import GPTBigCode, ModelShape
-from engine.models import human_size
+from engine.sizes import human_size
 from engine.step import Sample, Step
 
 MAX_SLOTS = 32

@@ -156,9 +156,7 @@ class _Engine:
             log.exception("the model could not be loaded")
             self._fail(f"the model could not be loaded: {type(error).__name__}")
             return
-        scheduler = Scheduler(
-            KvSlots(loaded.runner.slots, loaded.runner.window), max_running=loaded.max_batch
-        )
+        scheduler = Scheduler(KvSlots(loaded.runner.slots, loaded.runner.window), max_running=loaded.max_batch)
         worker = Worker(scheduler, loaded.runner, time.perf_counter, on_death=lambda: self._fail("the engine broke"))
         worker.start()
         self._metrics.watch(worker)

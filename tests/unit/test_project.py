@@ -22,6 +22,7 @@ FROM_ENGINE = {
     "engine.errors",
     "engine.paths",
     "engine.models",
+    "engine.sizes",
     "engine.doctor",
 }
 """What the language server may import of the engine: the public rooms, and the torch-free ones that they are made of."""
