@@ -34,10 +34,12 @@ class Run:
     python: str = platform.python_version()
 
     @classmethod
-    def of(cls, arguments: Iterable[str], device: str, seed: int, commit: str = "") -> Run:
-        """Describe this process; `arguments` as given after `python -m benchmarks.gpu`."""
+    def of(
+        cls, arguments: Iterable[str], device: str, seed: int, commit: str = "", module: str = "benchmarks.gpu"
+    ) -> Run:
+        """Describe this process; `arguments` as given after `python -m MODULE`."""
         return cls(
-            command=command_line(arguments),
+            command=command_line(arguments, module),
             device=device,
             seed=seed,
             commit=commit or commit_id(),
@@ -139,9 +141,9 @@ def read_rows(paths: Iterable[Path]) -> list[Row]:
     return rows
 
 
-def command_line(arguments: Iterable[str]) -> str:
+def command_line(arguments: Iterable[str], module: str = "benchmarks.gpu") -> str:
     """The command as it can be typed again; an absolute folder is cut to its name, which is all that another reader needs."""
-    return " ".join(["python", "-m", "benchmarks.gpu", *(without_folders(a) for a in arguments)])
+    return " ".join(["python", "-m", module, *(without_folders(a) for a in arguments)])
 
 
 def without_folders(text: str) -> str:

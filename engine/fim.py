@@ -177,20 +177,27 @@ def suffix_window(encode: Encode, text: str, budget: int) -> list[int]:
 
 def _blocks_that_fit(encode: Encode, text: str, budget: int, block: int) -> tuple[int, int, int]:
     """Walk up from the cursor -> (first line kept, where it starts, tokens kept), whole blocks only."""
-    line = text.count("\n")
-    kept_line, kept_at, kept = line + 1, len(text), 0
-    end, at = len(text), len(text)
-    while end > 0:
-        first = (kept_line - 1) // block * block
-        for _ in range(kept_line - first):
-            at = text.rfind("\n", 0, max(0, at - 1)) + 1 if at else 0
-        if end - at > budget * 64:  # no token is that long on average: do not tokenise a megabyte to learn it
+    line, at = text.count("\n"), text.rfind("\n") + 1
+    kept_line, kept_at, kept = line, len(text), 0
+    while True:
+        first = line // block * block
+        for _ in range(line - first):
+            at = _line_before(text, at)
+        if kept_at - at > budget * 64:  # no token is that long on average: do not tokenise a megabyte to learn it
             break
-        tokens = len(encode(text[at:end]))
+        tokens = len(encode(text[at:kept_at]))
         if kept + tokens > budget:
             break
-        kept_line, kept_at, kept, end = first, at, kept + tokens, at
-    return min(kept_line, line), kept_at, kept
+        kept_line, kept_at, kept = first, at, kept + tokens
+        if at == 0:
+            break
+        line, at = first - 1, _line_before(text, at)
+    return kept_line, kept_at, kept
+
+
+def _line_before(text: str, at: int) -> int:
+    """Where the line before the one that starts at `at` starts."""
+    return text.rfind("\n", 0, max(0, at - 1)) + 1
 
 
 def _anchor(prefix: str, top: int) -> int:
@@ -199,7 +206,7 @@ def _anchor(prefix: str, top: int) -> int:
     back = line - line // ANCHOR_LINES * ANCHOR_LINES
     at = prefix.rfind("\n") + 1
     for _ in range(back):
-        at = prefix.rfind("\n", 0, max(0, at - 1)) + 1
+        at = _line_before(prefix, at)
     return at
 
 

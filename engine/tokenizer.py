@@ -84,7 +84,7 @@ class Tokenizer:
         """Ids of user text, without control tokens. Pieces seen before cost a look-up."""
         if not text:
             return []
-        text = text.encode("utf-8", "replace").decode()  # a lone surrogate has no UTF-8
+        text = _encodable(text)
         if not self._piecewise:
             return self._clean(self._bpe.encode(text, add_special_tokens=False).ids)
         ids: list[int] = []
@@ -105,7 +105,7 @@ class Tokenizer:
 
     def last_pre_token(self, text: str) -> str:
         """The piece of `text` that BPE sees last: what a longer text might have tokenised otherwise."""
-        last_piece = _PIECE.split(text[-512:])[-1]
+        last_piece = _PIECE.split(_encodable(text[-512:]))[-1]
         pieces = self._bpe.pre_tokenizer.pre_tokenize_str(last_piece) if last_piece else []
         if not pieces:
             return ""
@@ -190,6 +190,11 @@ class Detokenizer:
     def finish(self) -> str:
         """What an unfinished character at the end becomes: U+FFFD, or nothing."""
         return self._decoder.decode(b"", final=True)
+
+
+def _encodable(text: str) -> str:
+    """The text with a question mark in place of each half surrogate pair, which has no UTF-8."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _find_control(path: Path, added: dict[str, int]) -> ControlTokens:
