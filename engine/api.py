@@ -60,8 +60,8 @@ class CompletionRequest(_Wire):
     prompt: _Text | Annotated[list[_TokenId], Field(min_length=1, max_length=1_048_576)]
     suffix: _Text | None = None
     max_tokens: Annotated[StrictInt, Field(ge=0, le=1_048_576)] | None = 16
-    temperature: Annotated[StrictFloat | StrictInt, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[StrictFloat | StrictInt, Field(gt=0, le=1)] | None = None
+    temperature: Annotated[StrictFloat, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[StrictFloat, Field(gt=0, le=1)] | None = None
     n: Annotated[StrictInt, Field(ge=1, le=16)] | None = None
     stop: (
         Annotated[StrictStr, Field(min_length=1, max_length=256)]
@@ -96,7 +96,7 @@ def parse_completion(body: bytes) -> CompletionRequest:
 
 def _refusal(location: tuple[int | str, ...], kind: str, message: str) -> RequestError:
     # A union's location ends in the name of the alternative that was tried ("prompt", "constrained-str"): leave that out.
-    path = [str(part) for part in location if isinstance(part, int) or part.isidentifier()]
+    path = [str(part) for part in location if isinstance(part, int) or part.isidentifier() or kind == "extra_forbidden"]
     param = ".".join(path) or None
     if kind == "extra_forbidden":
         return RequestError(f"unknown field {param!r}; remove it", param=param, code="unknown_field")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,14 +27,16 @@ def locate(model: str | None) -> ModelSource:
     """Resolve `--model`: nothing or `default` is the starter, a directory is itself, an id one that was pulled."""
     if model is None or model in ("default", STARTER_ID):
         return ModelSource(STARTER_ID, STARTER)
-    directory = Path(model).expanduser()
-    if directory.is_dir():
-        directory = directory.resolve()
-        return ModelSource(directory.name, directory)
+    # A downloaded model comes first: a repository must not put a folder of that name in its place.
     if _MODEL_ID.fullmatch(model) and ".." not in model:
         pulled = paths.models_dir() / model.replace("/", "--")
         if pulled.is_dir():
             return ModelSource(model, pulled)
+    with suppress(OSError, RuntimeError, ValueError):  # too long, an unknown ~user, a NUL
+        directory = Path(model).expanduser()
+        if model and directory.is_dir():
+            directory = directory.resolve()
+            return ModelSource(directory.name, directory)
     raise CheckpointError(
         f"model {model!r}: neither a directory nor a downloaded model; give a directory with config.json, "
         "tokenizer.json and safetensors, or leave --model out for the built-in starter"

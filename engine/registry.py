@@ -63,9 +63,12 @@ def write_record(record: EngineRecord) -> None:
 def read_record(path: Path) -> EngineRecord | None:
     """A record, or None if it is not (or no longer) one."""
     try:
-        return EngineRecord(**json.loads(path.read_text()))
+        record = EngineRecord(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
         return None
+    texts = (record.socket, record.model, record.dtype, record.device, record.version)
+    sound = isinstance(record.pid, int) and 0 < record.pid < 2**31 and all(isinstance(text, str) for text in texts)
+    return record if sound else None
 
 
 def running_engines() -> list[EngineRecord]:

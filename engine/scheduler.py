@@ -110,8 +110,12 @@ class Scheduler:
     def fail(self, step: Step) -> list[Generation]:
         """Drop the generations of a step that raised, with the memory it may have spoilt."""
         failed = self._running.popleft()
-        for slot in {span.slot for span in step.spans} | {copy.target for copy in step.copies}:
+        spoilt = {span.slot for span in step.spans} | {copy.target for copy in step.copies}
+        for slot in spoilt:
             self.slots.forget(slot)
+        for generation in self._running:
+            if generation.slot in spoilt:  # its copied prefix never came: compute it instead
+                generation.reused = generation.computed = 0
         self._release(failed)
         return [failed]
 

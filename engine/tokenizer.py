@@ -100,13 +100,13 @@ class Tokenizer:
 
     def encode_raw(self, text: str) -> list[int]:
         """Ids of text whose control tokens act as such: only for a caller who asked for it."""
-        ids: list[int] = self._raw_bpe.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self._raw_bpe.encode(_encodable(text), add_special_tokens=False).ids
         return ids
 
     def last_pre_token(self, text: str) -> str:
         """The piece of `text` that BPE sees last: what a longer text might have tokenised otherwise."""
-        last_piece = _PIECE.split(_encodable(text[-512:]))[-1]
-        pieces = self._bpe.pre_tokenizer.pre_tokenize_str(last_piece) if last_piece else []
+        last_piece = _PIECE.split(text[-512:])[-1]
+        pieces = self._bpe.pre_tokenizer.pre_tokenize_str(_encodable(last_piece)) if last_piece else []
         if not pieces:
             return ""
         start, end = pieces[-1][1]

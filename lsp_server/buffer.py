@@ -13,6 +13,7 @@ from typing import Literal
 
 Encoding = Literal["utf-8", "utf-16", "utf-32"]
 
+_HALF_PAIRS = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+")
 
 
@@ -39,7 +40,7 @@ class Buffer:
         self.language = language
         self.version = version
         self._encoding = encoding
-        self._lines = split_lines(text)
+        self._lines = split_lines(_paired(text))
 
     @property
     def text(self) -> str:
@@ -90,17 +91,24 @@ class Buffer:
         if last + 1 < len(self._lines) and (not joined or joined[-1] not in "\r\n" or joined[-1] == "\r"):
             last += 1
             joined += self._lines[last]
-        lines = split_lines(joined)
+        lines = split_lines(_paired(joined))
         if last + 1 < len(self._lines) and lines[-1] == "":
             lines.pop()
         self._lines[first : last + 1] = lines
 
     def set_text(self, text: str) -> None:
         """Replace everything."""
-        self._lines = split_lines(text)
+        self._lines = split_lines(_paired(text))
 
     def _content(self, line: int) -> str:
         return self._lines[line].rstrip("\r\n")
+
+
+def _paired(text: str) -> str:
+    """The text with halves of a surrogate pair that an edit brought together as the one character that they are."""
+    if text.isascii() or not _HALF_PAIRS.search(text):
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
 def column_of(content: str, character: int, encoding: Encoding) -> int:

@@ -22,9 +22,11 @@ MAX_MESSAGE = 64 * 2**20
 
 PARSE_ERROR, INVALID_REQUEST, INVALID_PARAMS, NOT_INITIALIZED = -32700, -32600, -32602, -32002
 
-_HEADER = re.compile(rb"content-length:[ \t]*(\d{1,20})[ \t]*\r?\n", re.IGNORECASE)
+_LENGTH = re.compile(rb"content-length:[ \t]*(\d{1,20})[ \t]*\r?\n", re.IGNORECASE)
+_HEADER_LINES = re.compile(rb"(?:[\w-]+:[^\n]*\n)*")
 _HEADERS_END = re.compile(rb"\r?\n\r?\n")
 _MAX_HEADERS = 4_096
+_JUNK = "no message: headers with a Content-Length are expected"
 
 RequestId = int | str
 
@@ -39,52 +41,57 @@ class Refusal:
 
 
 class Framer:
-    """Bytes to message bodies. After junk it finds the next header by itself."""
+    """Bytes to message bodies. After junk, refused once, it finds the next header by itself."""
 
     def __init__(self) -> None:
         self._data = bytearray()
         self._length: int | None = None
+        self._refused = False  # what is skipped now was refused already
 
     def feed(self, data: bytes) -> Iterator[bytes | Refusal]:
-        """Bodies that are complete now, and a Refusal for what cannot be one."""
+        """Bodies that are complete now, and a Refusal for each stretch of what cannot be one."""
         self._data += data
         while True:
-            if self._length is None:
-                found = yield from self._header()
-                if not found:
-                    return
-            length = self._length
-            if length is None or len(self._data) < length:
+            if self._length is None and not (yield from self._header()):
                 return
-            body = bytes(self._data[:length])
-            del self._data[:length]
+            if self._length is None:
+                continue
+            if len(self._data) < self._length:
+                return
+            body = bytes(self._data[: self._length])
+            del self._data[: self._length]
             self._length = None
             yield body
 
     def _header(self) -> Generator[Refusal, None, bool]:
-        """Read one header block into `_length` -> (through `yield from`) whether there was one."""
-        match = _HEADER.search(self._data)
-        if match is None:
-            if len(self._data) > _MAX_HEADERS:
-                del self._data[:-64]  # junk, but for what may be the start of a header
-                yield Refusal(None, PARSE_ERROR, "no Content-Length header")
-            return False
-        end = _HEADERS_END.search(self._data, match.end() - 2)
-        if end is None:
-            if len(self._data) - match.start() <= _MAX_HEADERS:
+        """Take one header block, or junk, off the data -> (through `yield from`) whether there was one."""
+        match = _LENGTH.search(self._data)
+        end = _HEADERS_END.search(self._data, match.end() - 2 if match else 0)
+        if match is None or end is None:
+            if match is None and end is not None:
+                yield from self._skip(end.end(), _JUNK)
+                return True
+            start = match.start() if match is not None else 0
+            if len(self._data) - start <= _MAX_HEADERS:
                 return False
-            del self._data[: match.end()]
-            yield Refusal(None, PARSE_ERROR, "headers without an end")
-            return True
-        if self._data[: match.start()].strip() and not re.match(rb"[\w-]+:", self._data):
-            yield Refusal(None, PARSE_ERROR, "junk before a header")
+            # Junk, but for what may be the start of a header.
+            yield from self._skip(match.end() if match is not None else len(self._data) - 64, _JUNK)
+            return match is not None
+        if not _HEADER_LINES.fullmatch(self._data, 0, match.start()):
+            yield from self._skip(0, _JUNK)
         length = int(match[1])
-        del self._data[: end.end()]
         if length > MAX_MESSAGE:
-            yield Refusal(None, INVALID_REQUEST, f"a message may have {MAX_MESSAGE} bytes")
+            yield from self._skip(end.end(), f"a message may have {MAX_MESSAGE} bytes", INVALID_REQUEST)
         else:
-            self._length = length
+            del self._data[: end.end()]
+            self._length, self._refused = length, False
         return True
+
+    def _skip(self, count: int, reason: str, code: int = PARSE_ERROR) -> Iterator[Refusal]:
+        del self._data[:count]
+        if not self._refused:
+            self._refused = True
+            yield Refusal(None, code, reason)
 
 
 @dataclass(slots=True)
@@ -104,7 +111,7 @@ class Ledger:
         if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
             return Refusal(_id_of(message), INVALID_REQUEST, "not a JSON-RPC 2.0 message")
         if "method" not in message:
-            return message if "id" in message and ("result" in message or "error" in message) else None
+            return self._admit_reply(message)
         method, request_id = message["method"], _id_of(message)
         if not isinstance(method, str) or ("id" in message and request_id is None):
             return Refusal(request_id, INVALID_REQUEST, "method must be a string and id a string or a number")
@@ -131,6 +138,13 @@ class Ledger:
         self.shut_down = method == "shutdown"
         self._open[request_id] = message["params"]
         return message
+
+    def _admit_reply(self, message: dict[str, Any]) -> dict[str, Any] | Refusal | None:
+        """A client's answer to a request of ours."""
+        request_id = _id_of(message)
+        if "result" in message or "error" in message:
+            return message if request_id is not None else None
+        return Refusal(request_id, INVALID_REQUEST, "neither a request nor a reply")
 
     def params(self, request_id: RequestId | None) -> dict[str, Any]:
         """An open request's params as the client sent them, with the fields that typed ones drop."""

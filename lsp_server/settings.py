@@ -51,7 +51,7 @@ def load_settings(flags: Mapping[str, Any]) -> Settings:
             found = tomllib.load(file)
     except FileNotFoundError:
         found = {}
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise StarfillError(f"{path}: {error}") from error
     settings = _merged(Settings(), found, str(path))
     return _merged(settings, {key: value for key, value in flags.items() if value is not None}, "command line")
@@ -82,6 +82,8 @@ def read_token(settings: Settings) -> str | None:
         return Path(settings.token_file).expanduser().read_text().strip()
     except OSError as error:
         raise StarfillError(f"token_file {settings.token_file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise StarfillError(f"token_file {settings.token_file}: not text; write the token into it") from error
 
 
 def _merged(settings: Settings, values: Mapping[str, Any], source: str) -> Settings:

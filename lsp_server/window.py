@@ -20,6 +20,8 @@ MARK = 64
 MAX_SIDE = 64 * 2**10
 """Bytes of prefix, and of suffix, at most."""
 
+_GIANT_BLOCK = 2**14
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -67,7 +69,21 @@ def window_at(buffer: Buffer, cursor: Position) -> Window:
     suffix = tail + "".join(lines[cursor.line + 1 : end])
     if end == cursor.line + 1 < len(lines):
         suffix += "".join(_whole_lines(lines[end : end + 2 * MARK], MAX_SIDE - _bytes(tail)))
-    return Window(_unified(prefix)[-MAX_SIDE:], _unified(suffix)[:MAX_SIDE])
+    return Window(_end_of(_unified(prefix)), _start_of(_unified(suffix)))
+
+
+def _end_of(prefix: str) -> str:
+    """The last bytes of a prefix that is one giant line: whole blocks are dropped, so that the cut moves rarely."""
+    size = _bytes(prefix)
+    if size <= MAX_SIDE:
+        return prefix
+    drop = -(-(size - MAX_SIDE) // _GIANT_BLOCK) * _GIANT_BLOCK
+    return prefix.encode()[drop:].decode("utf-8", "ignore")
+
+
+def _start_of(suffix: str) -> str:
+    """The first bytes of a suffix that is one giant line."""
+    return suffix if _bytes(suffix) <= MAX_SIDE else suffix.encode()[:MAX_SIDE].decode("utf-8", "ignore")
 
 
 def _whole_lines(lines: Sequence[str], room: int) -> list[str]:

@@ -16,7 +16,9 @@ SIGNS = "ab \t\n\r\x0c\x0b\x85\x1c\u2028\u2029\u0301\u00e9\u4e16\U0001f600\U0010
 @st.composite
 def pieces(draw: st.DrawFn, half: str) -> str:
     """Short texts, line ends often; `half` is a lone surrogate that no other half can complete."""
-    return draw(st.text(st.sampled_from(SIGNS + half + "\r\n"), max_size=8).map(lambda text: text.replace("ab", "\r\n")))
+    return draw(
+        st.text(st.sampled_from(SIGNS + half + "\r\n"), max_size=8).map(lambda text: text.replace("ab", "\r\n"))
+    )
 
 
 @st.composite
@@ -46,7 +48,7 @@ def play(script: tuple[str, list[tuple[float, float, str]]], encoding: Encoding)
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @given(script=scripts(edits=20))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_the_buffer_equals_the_editors_text_after_every_edit(
     encoding: Encoding, script: tuple[str, list[tuple[float, float, str]]]
 ) -> None:
@@ -65,7 +67,7 @@ def test_the_buffer_equals_the_editors_text_after_many_edits(
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @given(text=st.text(st.sampled_from(SIGNS), max_size=30), line=st.integers(0, 40), character=st.integers(0, 60))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_position_lands_on_one_that_the_editor_has_too(
     encoding: Encoding, text: str, line: int, character: int
 ) -> None:

@@ -47,7 +47,9 @@ def test_both_sides_meet_at_the_cursor_are_bounded_and_belong_to_the_text(place:
     assert window == window_at(Buffer(text), cursor)
 
 
-@given(lines=st.integers(700, 1_500), width=st.integers(90, 200), at=st.floats(0, 1), typed=st.text("ab (", max_size=20))
+@given(
+    lines=st.integers(700, 1_500), width=st.integers(90, 200), at=st.floats(0, 1), typed=st.text("ab (", max_size=20)
+)
 @settings(max_examples=60, deadline=None)
 def test_a_key_moves_the_cut_by_whole_marks_or_not_at_all(lines: int, width: int, at: float, typed: str) -> None:
     buffer = Buffer(("x" * (width - 1) + "\n") * lines)

@@ -99,9 +99,7 @@ def test_a_line_ends_at_lf_crlf_and_cr_and_at_nothing_else(text: str, lines: lis
         ("utf-16", "\x0c\u2028x", 0, 2, (0, 2)),
     ],
 )
-def test_positions_by_hand(
-    encoding: Encoding, text: str, line: int, character: int, expected: tuple[int, int]
-) -> None:
+def test_positions_by_hand(encoding: Encoding, text: str, line: int, character: int, expected: tuple[int, int]) -> None:
     assert Buffer(text, encoding=encoding).position(line, character) == Position(*expected)
 
 
@@ -177,7 +175,13 @@ def test_two_halves_of_a_surrogate_pair_that_come_in_two_edits_are_one_character
 
 
 def test_a_buffer_knows_its_line_end_language_and_version() -> None:
-    assert [Buffer(text).end_of_line for text in ("", "a", "a\n", "a\r\nb\n", "a\rb\n")] == ["\n", "\n", "\n", "\r\n", "\r"]
+    assert [Buffer(text).end_of_line for text in ("", "a", "a\n", "a\r\nb\n", "a\rb\n")] == [
+        "\n",
+        "\n",
+        "\n",
+        "\r\n",
+        "\r",
+    ]
     buffer = Buffer("a", language="python", version=7)
     assert (buffer.language, buffer.version) == ("python", 7)
     buffer.set_text("b\nc")

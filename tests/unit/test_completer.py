@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from engine.client import Chunk
-from engine.errors import EngineFault, EngineLoading, EngineUnavailable, Overloaded, RequestError
+from engine.errors import EngineAbsent, EngineFault, EngineLoading, EngineUnavailable, Overloaded, RequestError
 from lsp_server.completer import Completer, Item
 from lsp_server.shaping import Reason
 from lsp_server.window import Window
@@ -88,6 +88,13 @@ async def test_what_the_engine_cannot_do_is_a_reason_and_not_an_error(
     assert engine.open == 0
     if when == "before":
         assert (await Caller(engine).request()).items
+
+
+@async_test()
+async def test_an_engine_that_left_unasked_is_asked_once_more() -> None:
+    caller = Caller(ScriptedEngine(EngineAbsent("nobody listens")))
+    assert (await caller.request()).reason is Reason.ENGINE_DOWN
+    assert [event for event in caller.engine.events if event.startswith("open")] == ["open 1", "open 2"]
 
 
 @async_test()

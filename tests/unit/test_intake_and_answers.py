@@ -1,0 +1,154 @@
+"""From a request to a generation and from its deltas to OpenAI's objects, without a model."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+
+from engine.answers import DONE, Answer
+from engine.api import CompletionRequest
+from engine.errors import RequestError
+from engine.fim import Layout
+from engine.generation import Delta
+from engine.intake import Admitted, HealingPolicy, Intake
+from engine.step import Sample
+from tests.unit.vocabularies import vocabulary
+
+TOKENIZER = vocabulary("starter")
+WINDOW = 512
+
+
+def intake(parameters: int = 6_000_000) -> Intake:
+    return Intake("tiny", TOKENIZER, TOKENIZER.size, WINDOW, HealingPolicy.for_model(parameters))
+
+
+def take(**fields: Any) -> Admitted:
+    return intake().take(CompletionRequest.model_validate({"prompt": "x = retu", "temperature": 0} | fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "code", "status"),
+    [
+        ({"model": "other"}, "model", "model_not_found", 404),
+        ({"temperature": 0.5}, "temperature", "unsupported", 400),
+        ({"prompt": [1, 2], "suffix": ""}, "suffix", "invalid_value", 400),
+        ({"prompt": [1, TOKENIZER.size]}, "prompt", "invalid_value", 400),
+        ({"prompt": "word " * 600}, "prompt", "context_length_exceeded", 400),
+        ({"prompt": [9] * WINDOW, "max_tokens": 1}, "prompt", "context_length_exceeded", 400),
+    ],
+)
+def test_what_this_model_cannot_serve_is_refused(fields: dict[str, Any], param: str, code: str, status: int) -> None:
+    with pytest.raises(RequestError) as caught:
+        take(**fields)
+    assert (caught.value.param, caught.value.code, caught.value.status) == (param, code, status)
+
+
+@pytest.mark.parametrize("model", [None, "default", "tiny"])
+def test_a_model_may_be_named_in_three_ways(model: str | None) -> None:
+    assert take(model=model).layout is Layout.NONE
+
+
+def test_plain_text_is_taken_as_it_is_and_ends_at_end_of_text_only() -> None:
+    admitted = take()
+    assert (list(admitted.generation.prompt), admitted.healed) == (TOKENIZER.encode("x = retu"), 0)
+    control = TOKENIZER.control
+    ends = [n for n in range(TOKENIZER.size) if admitted.generation.ends_at(n)]
+    assert ends == [control.end_of_text]
+    assert list(take(prompt="").generation.prompt) == [control.end_of_text]
+    assert list(take(prompt=[5, 7]).generation.prompt) == [5, 7]
+    assert len(take(prompt=[9] * WINDOW, max_tokens=0).generation.prompt) == WINDOW
+
+
+@pytest.mark.parametrize("suffix", ["", "\n"])
+def test_a_suffix_even_an_empty_one_makes_it_fill_in_the_middle(suffix: str) -> None:
+    admitted = take(suffix=suffix)
+    assert admitted.layout is Layout.ANCHORED
+    assert (admitted.generation.held, admitted.healed) == (b" retu", len(TOKENIZER.encode(" retu")))
+    control = TOKENIZER.control
+    assert all(admitted.generation.ends_at(each or 0) for each in (control.end_of_text, control.fim_middle))
+
+
+def test_only_small_models_are_healed_in_every_layout_and_raw_text_never() -> None:
+    request = {"prompt": "x = retu", "suffix": "\n", "temperature": 0}
+    for parameters, layout, healed in (
+        (10**6, "spm", True),
+        (10**9, "spm", False),
+        (10**9, "psm", False),
+        (10**9, "anchored", True),
+    ):
+        fields = request | {"starfill": {"layout": layout}}
+        assert bool(intake(parameters).take(CompletionRequest.model_validate(fields)).healed) is healed
+    assert take(suffix="\n", starfill={"raw": True}).healed == 0
+
+
+def test_priming_holds_nothing_back_that_would_be_regrown() -> None:
+    admitted = take(suffix="\n", max_tokens=0)
+    assert admitted.generation.primes_only
+    assert (admitted.generation.held, admitted.healed) == (b"", 0)
+
+
+def test_every_generation_has_an_id_of_its_own() -> None:
+    desk = intake()
+    request = CompletionRequest(prompt="x", temperature=0)
+    assert [desk.take(request).generation.id for _ in range(3)] == [1, 2, 3]
+
+
+def answer(**fields: Any) -> tuple[Answer, list[Delta]]:
+    """An answer to a plain request of which four tokens were in the cache, and the deltas of "a + b" in three tokens."""
+    fields = {"prompt": "x = y = z", "temperature": 0, "max_tokens": 3} | fields
+    request = CompletionRequest.model_validate(fields)
+    admitted = intake().take(request)
+    admitted.generation.reused = 4
+    tokens = [TOKENIZER.encode(text)[0] for text in ("a", " +", " b")]
+    return Answer(request, admitted, "tiny", 7), [admitted.generation.accept(Sample(each, -0.5)) for each in tokens]
+
+
+def events(data: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(data.removeprefix(b"data: "))
+    return found
+
+
+def test_a_whole_answer_has_text_usage_and_our_own_numbers() -> None:
+    built, deltas = answer(logprobs=0, return_token_ids=True, n=2)
+    for delta in deltas:
+        built.add(delta)
+    whole = built.whole()
+    prompt = len(TOKENIZER.encode("x = y = z"))
+    assert (whole["object"], whole["model"], whole["created"]) == ("text_completion", "tiny", 7)
+    assert [(each["index"], each["text"], each["finish_reason"]) for each in whole["choices"]] == [
+        (0, "a + b", "length"),
+        (1, "a + b", "length"),
+    ]
+    choice = whole["choices"][0]
+    assert choice["logprobs"]["text_offset"] == [0, 1, 3]
+    assert choice["logprobs"]["tokens"] == ["a", " +", " b"]
+    assert choice["token_ids"] == [token.id for delta in deltas for token in delta.tokens]
+    assert whole["usage"]["prompt_tokens"] == prompt
+    assert whole["usage"]["completion_tokens"] == 6
+    assert whole["usage"]["prompt_tokens_details"] == {"cached_tokens": 4}
+    assert whole["starfill"] == {"layout": "none", "cached": 4, "computed": prompt - 4, "healed": 0}
+
+
+def test_chunks_join_to_the_whole_answer_and_end_in_usage_and_done() -> None:
+    built, deltas = answer(logprobs=0, stream_options={"include_usage": True})
+    sent = list(itertools.chain.from_iterable(map(built.chunks, deltas)))
+    assert sent.pop() == DONE
+    *chunks, last = map(events, sent)
+    assert "".join(each["choices"][0]["text"] for each in chunks) == "a + b"
+    assert [each["choices"][0]["finish_reason"] for each in chunks] == [None, None, "length"]
+    assert [each["choices"][0]["logprobs"]["text_offset"] for each in chunks] == [[0], [1], [3]]
+    assert ["starfill" in each for each in chunks] == [True, False, False]
+    assert [each["usage"] for each in chunks] == [None] * 3
+    assert (last["choices"], last["usage"]["completion_tokens"]) == ([], 3)
+    assert last["usage"] == built.whole()["usage"]
+
+
+def test_usage_is_streamed_only_to_those_who_asked() -> None:
+    built, deltas = answer()
+    sent = list(itertools.chain.from_iterable(map(built.chunks, deltas)))
+    assert sent[-1] == DONE
+    assert all("usage" not in events(each) for each in sent[:-1])
+    assert all(events(each)["choices"][0]["logprobs"] is None for each in sent[:-1])
