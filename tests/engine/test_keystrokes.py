@@ -6,9 +6,12 @@ import inspect
 import statistics
 import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from benchmarks import keystrokes
+from benchmarks.rows import read_rows
 from engine.models import STARTER
 from tests.harness.inprocess import InProcessEngine
 from tests.harness.process import Child, http_over_unix, read_metrics, temporary_home, wait_for_health
@@ -91,3 +94,17 @@ def test_the_wire_and_the_metrics_tell_the_same_story(engine: InProcessEngine, s
     extension, computed, calls, generated = ask(prefix + " ")
     assert extension["computed"] == computed <= 4
     assert generated <= calls <= generated + extension["healed"] + 1
+
+
+def test_the_keystroke_benchmark_holds_its_promise_on_a_file_not_seen_before(tmp_path: Path) -> None:
+    """Every layout is replayed; the default's median is a token or two, and a walk stays under fifty on average."""
+    assert keystrokes.main(["--out", str(tmp_path), "shlex"]) == 0
+    rows = {(row.question, row.backend): row for row in read_rows([tmp_path / "keystrokes.jsonl"])}
+    assert len(rows) == 6
+    typing = rows["computed prompt tokens a key, typing", "anchored"]
+    walking = rows["computed prompt tokens a key, walking", "anchored"]
+    assert typing.value is not None
+    assert walking.value is not None
+    assert typing.value <= 6
+    assert typing.detail["p50"] in (1, 2)
+    assert walking.value <= 50
