@@ -25,5 +25,5 @@ SCENES = (
     Scene("def load_settings(", "    path = pa"),
     Scene("def read_token(", "    if settings.tok"),
     Scene("def _check(", "    if not isin"),
-    Scene("log = logging", "if __name__ == "),
+    Scene("def with_editor(", "    if sent is No"),
 )
