@@ -1,0 +1,1 @@
+"""Triton kernels, one file per operation, each beside its torch reference. Importing the package imports nothing."""
