@@ -23,8 +23,12 @@ class ModelSource:
     directory: Path
 
 
-def locate(model: str | None) -> ModelSource:
-    """Resolve `--model`: nothing or `default` is the starter, a directory is itself, an id one that was pulled."""
+def locate(model: str | None, *, trust_folder: bool = True) -> ModelSource:
+    """Resolve `--model`: nothing or `default` is the starter, a directory is itself, an id one that was pulled.
+
+    Without `trust_folder`, a directory must be written as a path (`/…`, `./…`, `~/…`): an editor starts its server inside a
+    repository, which must not answer to a model's name.
+    """
     if model is None or model in ("default", STARTER_ID):
         return ModelSource(STARTER_ID, STARTER)
     # A downloaded model comes first: a repository must not put a folder of that name in its place.
@@ -34,7 +38,8 @@ def locate(model: str | None) -> ModelSource:
             return ModelSource(model, pulled)
     with suppress(OSError, RuntimeError, ValueError):  # too long, an unknown ~user, a NUL
         directory = Path(model).expanduser()
-        if model and directory.is_dir():
+        written_as_path = model.startswith(("/", "./", "../", "~"))
+        if model and (trust_folder or written_as_path) and directory.is_dir():
             directory = directory.resolve()
             return ModelSource(directory.name, directory)
     raise CheckpointError(

@@ -34,8 +34,8 @@ class RemoteEngine:
         await self._client.aclose()
 
 
-def connect(settings: Settings) -> Engine:
-    """The engine that the settings name: the user's shared one, or a remote one."""
+def connect(settings: Settings, *, trust_folder: bool) -> Engine:
+    """The engine that the settings name: the user's shared one, or a remote one. `trust_folder`: see `locate`."""
     if settings.engine == "auto":
-        return SharedEngine(EngineOptions(locate(settings.model)))
+        return SharedEngine(EngineOptions(locate(settings.model, trust_folder=trust_folder)))
     return RemoteEngine(settings.engine, read_token(settings))

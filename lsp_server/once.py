@@ -24,7 +24,7 @@ async def complete_file(file: Path, at: str, flags: Mapping[str, Any], candidate
     """Complete `file` at LINE:COLUMN -> the object that `--json` prints, and `detail` for people."""
     buffer, cursor = _open(file, at)
     settings = load_settings(flags)
-    engine = connect(settings)
+    engine = connect(settings, trust_folder=True)
     try:
         completer = Completer(engine, settings.max_tokens, time.perf_counter)
         outcome = await completer.complete(str(file), window_at(buffer, cursor), invoked=True, candidates=candidates)
@@ -44,7 +44,7 @@ async def stream_text(
     request = CompletionRequest(
         prompt=prompt, max_tokens=max_tokens, temperature=0, starfill=Extension(raw=raw), **fields
     )
-    engine = connect(settings)
+    engine = connect(settings, trust_folder=True)
     try:
         await engine.ready(invoked=True, progress=None)
         async with engine.complete(request) as chunks:

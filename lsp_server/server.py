@@ -88,10 +88,11 @@ class StarfillServer(LanguageServer):
         self.settings = settings
         self.protocol.ledger = Ledger()
         self._documents: dict[str, Buffer] = {}
-        self._engine = connect(settings)
+        self._engine = connect(settings, trust_folder=False)
         self._completer = Completer(self._engine, settings.max_tokens, time.perf_counter)
         self._warm_up: asyncio.Task[None] | None = None
         self._last: Outcome | None = None
+        self._last_asked: Outcome | None = None
         self._register()
 
     def _register(self) -> None:
@@ -257,28 +258,31 @@ class StarfillServer(LanguageServer):
     ) -> tuple[Item, ...]:
         outcome = await self._completer.complete(uri, window_at(buffer, cursor), invoked=invoked, on_text=on_text)
         self._last = outcome
+        if outcome.generated:
+            self._last_asked = outcome
         if outcome.detail is not None:
             log.info("nothing shown: %s", outcome.reason)
         return outcome.items
 
     def _status(self) -> dict[str, Any]:
-        """What the last request cost and why it showed nothing; counts only."""
-        last = self._last
-        if last is None:
-            return {"last": None}
-        return {
-            "last": {
-                "items": len(last.items),
-                "reason": last.reason,
-                "detail": last.detail,
-                "layout": last.layout,
-                "cached": last.cached,
-                "computed": last.computed,
-                "generated": last.generated,
-                "reused": last.reused,
-                "ms": {"first": _ms(last.first), "total": _ms(last.total)},
-            }
-        }
+        """What the last request came to, and the last one that the model was asked for; counts only."""
+        return {"last": _account(self._last), "asked": _account(self._last_asked)}
+
+
+def _account(outcome: Outcome | None) -> dict[str, Any] | None:
+    if outcome is None:
+        return None
+    return {
+        "items": len(outcome.items),
+        "reason": outcome.reason,
+        "detail": outcome.detail,
+        "layout": outcome.layout,
+        "cached": outcome.cached,
+        "computed": outcome.computed,
+        "generated": outcome.generated,
+        "reused": outcome.reused,
+        "ms": {"first": _ms(outcome.first), "total": _ms(outcome.total)},
+    }
 
 
 def _lsp_position(buffer: Buffer, position: Position) -> LspPosition:

@@ -23,10 +23,11 @@ CONTEXT_LINES = 4
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What one scene brought."""
+    """What one scene brought: the text shown, whether typing on brought it, and what the model was last asked."""
 
     typed: str
     ghost: str
+    reused: bool
     cost: dict[str, Any]
 
 
@@ -45,6 +46,7 @@ async def main(console: Console) -> int:
         console.print(f"engine ready after {time.monotonic() - started:.1f} s\n")
         shown = [await play(editor, console, uri, scene) for scene in SCENES]
     console.print(summary(shown))
+    console.print("Times and tokens are of the last time that the model was asked; typing on what it said asks nobody.")
     console.print("The engine stays warm for half an hour; [bold].venv/bin/starfill stop[/bold] ends it now.")
     return 0 if any(one.ghost for one in shown) else 1
 
@@ -76,7 +78,7 @@ async def play(editor: FakeEditor, console: Console, uri: str, scene: Scene) -> 
     status = await editor.request("workspace/executeCommand", {"command": "starfill.status"}).result()
     editor.change(uri, span(number, 0, number + 1, 0), "")
     assert editor.text(uri) == before  # noqa: S101
-    return Shown(scene.typed.strip(), ghost, status["last"])
+    return Shown(scene.typed.strip(), ghost, status["last"]["reused"], status["asked"])
 
 
 def screen(text: str, number: int, column: int, ghost: str) -> Text:
@@ -97,7 +99,7 @@ def screen(text: str, number: int, column: int, ghost: str) -> Text:
 def summary(shown: list[Shown]) -> Table:
     """Times, speed and what the KV cache saved."""
     table = Table(
-        "typed", "ghost text", "first text", "tokens/s", "prompt tokens", "from the cache", title="What it cost"
+        "typed", "ghost text", "by", "first text", "tokens/s", "prompt tokens", "cached", title="What it cost"
     )
     for one in shown:
         cost, ms = one.cost, one.cost["ms"]
@@ -106,7 +108,8 @@ def summary(shown: list[Shown]) -> Table:
         prompt = (cost["cached"] or 0) + (cost["computed"] or 0)
         cached = f"{cost['cached']} ({cost['cached'] / prompt:.1%})" if prompt else "-"
         first = f"{ms['first']:.0f} ms" if ms["first"] is not None else "-"
-        table.add_row(one.typed, one.ghost.strip() or f"({cost['reason']})", first, speed, str(prompt), cached)
+        by = "typing on" if one.reused else "the model"
+        table.add_row(one.typed, one.ghost.strip() or f"({cost['reason']})", by, first, speed, str(prompt), cached)
     return table
 
 

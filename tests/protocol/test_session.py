@@ -252,7 +252,7 @@ async def test_the_status_command_says_what_the_last_request_cost(quick: Engine)
         await editor.initialize("vscode")
         editor.open(URI, "python", "for i in ")
         ask = {"command": "starfill.status"}
-        assert (await editor.request("workspace/executeCommand", ask).result())["last"] is None
+        assert await editor.request("workspace/executeCommand", ask).result() == {"last": None, "asked": None}
         await editor.inline(URI, 0, 9).result()
         last = (await editor.request("workspace/executeCommand", ask).result())["last"]
         assert last["items"] == 1
@@ -261,6 +261,8 @@ async def test_the_status_command_says_what_the_last_request_cost(quick: Engine)
         await editor.inline(URI, 0, 2, kind=2).result()
         last = (await editor.request("workspace/executeCommand", ask).result())["last"]
         assert (last["items"], last["reason"]) == (0, "mid_word")
+        asked = (await editor.request("workspace/executeCommand", ask).result())["asked"]
+        assert asked["generated"] > 0
 
 
 @async_test()

@@ -119,3 +119,16 @@ def test_what_cannot_be_found_is_named_with_the_remedy(name: str) -> None:
         locate(name)
     assert repr(name) in str(caught.value)
     assert "config.json" in str(caught.value)
+
+
+def test_a_server_inside_a_repository_takes_no_folder_of_it_for_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Invariant 11: only what is written as a path is one."""
+    monkeypatch.setenv("STARFILL_HOME", str(tmp_path / "home"))
+    (tmp_path / "bigcode" / "tiny").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError):
+        locate("bigcode/tiny", trust_folder=False)
+    assert locate("./bigcode/tiny", trust_folder=False).directory == tmp_path / "bigcode" / "tiny"
+    assert locate("bigcode/tiny").directory == tmp_path / "bigcode" / "tiny"

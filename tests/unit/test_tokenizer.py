@@ -12,7 +12,7 @@ import pytest
 from engine.errors import CheckpointError
 from engine.tokenizer import Detokenizer, Tokenizer
 from tests.harness.bpe import tokenizer_json
-from tests.unit.vocabularies import NAMES, control_texts, reference, vocabulary
+from tests.unit.vocabularies import NAMES, control_texts, plain_reference, reference, vocabulary
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -34,6 +34,7 @@ def test_control_tokens_in_user_text_are_text(name: str) -> None:
         ids = tokenizer.encode(text)
         assert not set(ids) & set(texts.values())
         assert tokenizer.decode(ids) == text
+        assert ids == plain_reference(name).encode(text, add_special_tokens=False).ids
 
 
 @pytest.mark.parametrize("name", NAMES)
