@@ -90,7 +90,7 @@ def serve(message_id: Any, method: str, params: Any) -> None:
             send(id="ask", method=params["method"], params={"items": [{"section": "a"}, {"section": "b"}]})
             send(id=message_id, result=read())
         case "orphan":
-            child = subprocess.Popen(["sleep", "20"], stderr=subprocess.DEVNULL)  # noqa: S607
+            child = subprocess.Popen(["sleep", "20"], stderr=subprocess.DEVNULL)
             send(id=message_id, result=child.pid)
         case "large":
             send(id=message_id, result="x" * params["size"])
