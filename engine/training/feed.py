@@ -6,8 +6,8 @@ import multiprocessing
 import os
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import pairwise
-from multiprocessing.pool import AsyncResult, Pool
 
 import numpy as np
 
@@ -33,12 +33,14 @@ class Feed:
 
     def __init__(self, windows: Windows, count: int, first: int, workers: int) -> None:
         self._windows, self._count, self._next = windows, count, first
-        self._pool: Pool | None = None
+        self._pool: ProcessPoolExecutor | None = None
         if workers > 0:
-            # Forked, so that the documents are shared and not copied; before the device is first touched.
-            self._pool = multiprocessing.get_context("fork").Pool(workers, _adopt, (windows,))
+            # Forked, so that the documents are shared and not copied; at once, before the device is first touched.
+            context = multiprocessing.get_context("fork")
+            self._pool = ProcessPoolExecutor(workers, context, initializer=_adopt, initargs=(windows,))
+            self._pool.submit(os.getpid).result()
             self._parts = min(count, max(1, workers))
-        self._waiting: deque[list[AsyncResult[tuple[Ids, Classes]]]] = deque()
+        self._waiting: deque[list[Future[tuple[Ids, Classes]]]] = deque()
 
     def __iter__(self) -> Iterator[tuple[Ids, Classes]]:
         return self
@@ -51,18 +53,17 @@ class Feed:
             return self._windows.batch(first, self._count)
         while len(self._waiting) < _AHEAD:
             self._waiting.append(self._ask(self._pool))
-        rows = [part.get(timeout=600) for part in self._waiting.popleft()]
+        rows = [part.result(timeout=600) for part in self._waiting.popleft()]
         self._waiting.append(self._ask(self._pool))
         return np.concatenate([ids for ids, _ in rows]), np.concatenate([classes for _, classes in rows])
 
-    def _ask(self, pool: Pool) -> list[AsyncResult[tuple[Ids, Classes]]]:
+    def _ask(self, pool: ProcessPoolExecutor) -> list[Future[tuple[Ids, Classes]]]:
         edges = np.linspace(self._next, self._next + self._count, self._parts + 1).astype(int).tolist()
         self._next += self._count
-        return [pool.apply_async(_batch, (a, b - a)) for a, b in pairwise(edges) if b > a]
+        return [pool.submit(_batch, a, b - a) for a, b in pairwise(edges) if b > a]
 
     def close(self) -> None:
-        """Stop the workers."""
+        """Let the workers end what they are at, and go. Killing one that holds the queue's lock would hang the others."""
         if self._pool is not None:
-            self._pool.terminate()
-            self._pool.join()
+            self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
