@@ -28,13 +28,13 @@ check: $(STAMP) ## formatting, lint and types
 	$(BIN)/mypy
 
 test: $(STAMP) check ## all that needs no GPU and no editor, in under ten minutes
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow"
 
 test-editors: $(STAMP) ## end to end in real editors
 	$(BIN)/python -m pytest tests/editors
 
 test-all: $(STAMP) check ## everything, the slow tests too
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest
 
 soak: $(STAMP) ## cancel storms against a real engine
 	$(BIN)/python -m pytest tests/protocol -m slow
