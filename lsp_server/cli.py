@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
-import logging
-import os
 import sys
-import time
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -18,7 +14,6 @@ import typer
 from engine import __version__
 from engine.cli import app as engine_app
 from engine.cli import reported
-from engine.errors import StarfillError
 
 T = TypeVar("T")
 
@@ -52,16 +47,10 @@ def lsp(
     log_file: Annotated[Path | None, typer.Option(help="Write the log here instead of to standard error.")] = None,
 ) -> None:
     """Run the language server, as editors do."""
-    gc.disable()  # the protocol's 500 types would be walked over and over while they are made
-    from lsp_server.settings import load_settings
-    from lsp_server.stdio import run_stdio
+    from lsp_server.__main__ import run_lsp
 
-    gc.freeze()
-    gc.enable()
     with reported():
-        _log_to(log_file)
-        settings = load_settings(_flags(engine, model, token_file))
-        code = asyncio.run(run_stdio(settings))
+        code = run_lsp(_flags(engine, model, token_file), log_file)
     sys.exit(code)
 
 
@@ -139,33 +128,3 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(work)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-
-
-def _log_to(file: Path | None) -> None:
-    handler: logging.Handler = logging.StreamHandler(sys.stderr)
-    if file is not None:
-        from logging.handlers import RotatingFileHandler
-
-        try:
-            handler = RotatingFileHandler(file, maxBytes=2**20, backupCount=1)
-        except OSError as error:
-            raise StarfillError(f"--log-file {file}: {error.strerror}") from error
-    formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
-    formatter.converter = time.gmtime
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    # pygls logs whole messages, which hold user text; httpx2 logs every request.
-    for name, level in (("pygls", logging.CRITICAL + 1), ("httpx2", logging.WARNING), ("httpcore2", logging.WARNING)):
-        logging.getLogger(name).setLevel(level)
-
-
-def main() -> None:
-    """Entry point."""
-    try:
-        app(prog_name="starfill")
-    except BrokenPipeError:  # `starfill generate … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-if __name__ == "__main__":
-    main()

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import selectors
 import sys
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
@@ -208,19 +209,17 @@ class Pipes:
         self._out: Any = None
 
     async def open(self) -> None:
-        """Take both over. Regular files, which no event loop can wait for, are read and written directly."""
+        """Take both over. Files and /dev/null, which no event loop can wait for, are read and written directly."""
         loop = asyncio.get_running_loop()
         self._out = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-        try:
+        if _pollable(sys.stdin.fileno(), selectors.EVENT_READ):
             await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(self._reader), sys.stdin.buffer)
-        except ValueError:
+        else:
             self._reader.feed_data(await asyncio.to_thread(sys.stdin.buffer.read))
             self._reader.feed_eof()
-        try:
+        if _pollable(self._out.fileno(), selectors.EVENT_WRITE):
             self._transport, _ = await loop.connect_write_pipe(asyncio.Protocol, self._out)
-        except ValueError:
-            log.info("standard output is a file")
 
     async def read(self) -> bytes:
         """What has arrived; empty at the end."""
@@ -243,3 +242,13 @@ class Pipes:
         # Transports do not tell when they are empty.
         while self._transport is not None and self._transport.get_write_buffer_size() and loop.time() < until:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
+
+
+def _pollable(descriptor: int, event: int) -> bool:
+    """Whether an event loop can wait for a descriptor: pipes, sockets and terminals yes, files and /dev/null no."""
+    with selectors.DefaultSelector() as selector:
+        try:
+            selector.register(descriptor, event)
+        except (OSError, ValueError):
+            return False
+    return True

@@ -28,7 +28,7 @@ TEXT = "import os\n\n\ndef list_files(path):\n    for name in os."
 
 
 async def _own_engine(home: Path) -> FakeEditor:
-    argv = [sys.executable, "-m", "lsp_server.cli", "lsp"]
+    argv = [sys.executable, "-m", "lsp_server", "lsp"]
     return await FakeEditor.start(argv, env=isolated_env(home), timeout=90)
 
 
@@ -64,7 +64,7 @@ async def test_dying_while_it_streams_is_answered_within_a_second() -> None:
         with Child.module("tests.harness.scripted", *argv, home=home) as child:
             wait_for_health(socket, child=child)
             editor = await FakeEditor.start(
-                [sys.executable, "-m", "lsp_server.cli", "lsp", "--engine", f"unix:{socket}"], env=isolated_env(home)
+                [sys.executable, "-m", "lsp_server", "lsp", "--engine", f"unix:{socket}"], env=isolated_env(home)
             )
             async with editor:
                 await editor.initialize("vscode")
@@ -92,7 +92,7 @@ def test_an_error_inside_a_forward_pass_fails_that_request_alone(call: int) -> N
             with Child.module("tests.harness.scripted", *argv, home=home) as child:
                 wait_for_health(socket, child=child)
                 editor = await FakeEditor.start(
-                    [sys.executable, "-m", "lsp_server.cli", "lsp", "--engine", f"unix:{socket}"],
+                    [sys.executable, "-m", "lsp_server", "lsp", "--engine", f"unix:{socket}"],
                     env=isolated_env(home),
                 )
                 async with editor:

@@ -26,7 +26,7 @@ async def test_no_user_text_in_any_log_error_or_message(tmp_path: Path) -> None:
             command = [
                 sys.executable,
                 "-m",
-                "lsp_server.cli",
+                "lsp_server",
                 "lsp",
                 "--engine",
                 f"unix:{socket}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ class Engine:
     home: Path
 
     def editor_argv(self) -> list[str]:
-        return [sys.executable, "-m", "lsp_server.cli", "lsp", "--engine", f"unix:{self.socket}"]
+        return [sys.executable, "-m", "lsp_server", "lsp", "--engine", f"unix:{self.socket}"]
 
     async def editor(self) -> FakeEditor:
         return await FakeEditor.start(self.editor_argv(), env=isolated_env(self.home))
@@ -272,6 +273,21 @@ async def test_an_editor_that_dies_takes_its_server_along(quick: Engine) -> None
     started = time.monotonic()
     assert await editor.disconnect() == 0
     assert time.monotonic() - started < 3
+
+
+def test_standard_input_may_be_a_file_or_nothing(quick: Engine, tmp_path: Path) -> None:
+    body = (
+        b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"processId":null,"rootUri":null,"capabilities":{}}}'
+    )
+    session = tmp_path / "session"
+    session.write_bytes(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+    for source, answered in ((session, True), (Path("/dev/null"), False)):
+        with source.open("rb") as stdin, (tmp_path / "out").open("wb") as stdout:
+            done = subprocess.run(
+                quick.editor_argv(), stdin=stdin, stdout=stdout, env=isolated_env(quick.home), timeout=20, check=False
+            )
+        assert done.returncode == 0
+        assert (b'"inlineCompletionProvider"' in (tmp_path / "out").read_bytes()) is answered
 
 
 @async_test()

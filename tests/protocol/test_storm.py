@@ -41,7 +41,7 @@ async def _storm(tmp_path: Path, pairs: int) -> None:
         with Child.module("tests.harness.scripted", *argv, home=home) as child:
             wait_for_health(socket, child=child)
             editor = await FakeEditor.start(
-                [sys.executable, "-m", "lsp_server.cli", "lsp", "--engine", f"unix:{socket}"],
+                [sys.executable, "-m", "lsp_server", "lsp", "--engine", f"unix:{socket}"],
                 env=isolated_env(home),
             )
             async with editor:
