@@ -27,8 +27,9 @@ class Shown:
 
     typed: str
     ghost: str
+    found: bool
     reused: bool
-    cost: dict[str, Any]
+    cost: dict[str, Any] | None
 
 
 async def main(console: Console) -> int:
@@ -48,7 +49,7 @@ async def main(console: Console) -> int:
     console.print(summary(shown))
     console.print("Times and tokens are of the last time that the model was asked; typing on what it said asks nobody.")
     console.print("The engine stays warm for half an hour; [bold].venv/bin/starfill stop[/bold] ends it now.")
-    return 0 if any(one.ghost for one in shown) else 1
+    return 0 if any(one.found for one in shown) else 1
 
 
 async def play(editor: FakeEditor, console: Console, uri: str, scene: Scene) -> Shown:
@@ -78,7 +79,8 @@ async def play(editor: FakeEditor, console: Console, uri: str, scene: Scene) -> 
     status = await editor.request("workspace/executeCommand", {"command": "starfill.status"}).result()
     editor.change(uri, span(number, 0, number + 1, 0), "")
     assert editor.text(uri) == before  # noqa: S101
-    return Shown(scene.typed.strip(), ghost, status["last"]["reused"], status["asked"])
+    last = status["last"]
+    return Shown(scene.typed.strip(), ghost or f"({last['reason']})", bool(items), last["reused"], status["asked"])
 
 
 def screen(text: str, number: int, column: int, ghost: str) -> Text:
@@ -102,15 +104,19 @@ def summary(shown: list[Shown]) -> Table:
         "typed", "ghost text", "by", "first text", "tokens/s", "prompt tokens", "cached", title="What it cost"
     )
     for one in shown:
-        cost, ms = one.cost, one.cost["ms"]
-        rest = (ms["total"] - ms["first"]) / 1000 if ms["first"] is not None else 0
-        speed = f"{(cost['generated'] - 1) / rest:.0f}" if rest > 0 and cost["generated"] > 1 else "-"
-        prompt = (cost["cached"] or 0) + (cost["computed"] or 0)
-        cached = f"{cost['cached']} ({cost['cached'] / prompt:.1%})" if prompt else "-"
-        first = f"{ms['first']:.0f} ms" if ms["first"] is not None else "-"
         by = "typing on" if one.reused else "the model"
-        table.add_row(one.typed, one.ghost.strip() or f"({cost['reason']})", by, first, speed, str(prompt), cached)
+        table.add_row(one.typed, one.ghost.strip(), by, *(costs(one.cost) if one.cost else "----"))
     return table
+
+
+def costs(cost: dict[str, Any]) -> tuple[str, str, str, str]:
+    """First text, tokens per second, prompt tokens, and how many of them were cached."""
+    ms, prompt = cost["ms"], cost["cached"] + cost["computed"]
+    if ms["first"] is None:
+        return "-", "-", str(prompt), f"{cost['cached']}"
+    rest = (ms["total"] - ms["first"]) / 1000
+    speed = f"{(cost['generated'] - 1) / rest:.0f}" if rest > 0 and cost["generated"] > 1 else "-"
+    return f"{ms['first']:.0f} ms", speed, str(prompt), f"{cost['cached']} ({cost['cached'] / max(1, prompt):.1%})"
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ CANARY = "xyzzy_plugh_canary"
 @async_test(timeout=120)
 async def test_no_user_text_in_any_log_error_or_message(tmp_path: Path) -> None:
     log = tmp_path / "server.log"
-    uri = f"file:///tmp/{CANARY}/one.py"
+    uri = f"file:///home/{CANARY}/one.py"
     with temporary_home() as home:
         socket = home / "e.sock"
         argv = ("--socket", str(socket), "--script", f"{CANARY}(1)", "--fail-at", "3")

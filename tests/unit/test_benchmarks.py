@@ -226,7 +226,7 @@ class SlightlyWrong(TorchOps):
 
 class Broken(TorchOps):
     def attend(self, *args: object, **kwargs: object) -> Tensor:
-        raise RuntimeError("no such luck in /root/secret/place.py")
+        raise RuntimeError("no such luck in /home/somebody/secret/place.py")
 
 
 @pytest.mark.parametrize(("ops", "operation"), [(SlightlyWrong(), "proj_residual"), (Broken(), "attend")])
