@@ -81,8 +81,25 @@ class Endpoint:
 
 def serve(model_id: str, load: Callable[[], Loaded], endpoint: Endpoint, idle_exit: float | None) -> int:
     """Run until told to stop, or idle for `idle_exit` seconds -> the process' exit code."""
+    # Until the event loop takes the signal over, it must not end us between binding and cleaning up.
+    signal.signal(signal.SIGTERM, _leave_at_once)
     listener = endpoint.bind()
     identity = _identity(endpoint.path)
+    try:
+        return _serve_on(listener, model_id, load, endpoint, idle_exit)
+    finally:
+        listener.close()
+        if endpoint.path is not None and identity == _identity(endpoint.path):
+            registry.remove(endpoint.path)
+
+
+def _leave_at_once(*_: object) -> None:
+    raise SystemExit(0)
+
+
+def _serve_on(
+    listener: socket.socket, model_id: str, load: Callable[[], Loaded], endpoint: Endpoint, idle_exit: float | None
+) -> int:
     state = EngineState(model_id, facts={"pid": os.getpid(), "model": model_id})
     metrics = Metrics()
     service = Service(state, metrics)
@@ -108,9 +125,6 @@ def serve(model_id: str, load: Callable[[], Loaded], endpoint: Endpoint, idle_ex
     finally:
         engine.stop()
         service.close()
-        listener.close()
-        if endpoint.path is not None and identity == _identity(endpoint.path):
-            registry.remove(endpoint.path)
     return 1 if state.failure else 0
 
 
