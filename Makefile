@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+EDITORS := $(VENV)/.editors
 
 .PHONY: help setup demo check test test-editors test-all soak bench clean
 
@@ -19,6 +20,10 @@ $(STAMP): pyproject.toml constraints-cpu.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints-cpu.txt --editable . --group test
 	@touch $(STAMP)
 
+$(EDITORS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints-cpu.txt --group editors
+	@touch $@
+
 demo: $(STAMP) ## see ghost text appear: a real server, a real engine, the built-in model
 	@$(BIN)/python -m editors.demo
 
@@ -28,19 +33,21 @@ check: $(STAMP) ## formatting, lint and types
 	$(BIN)/mypy
 
 test: $(STAMP) check ## all that needs no GPU and no editor, in under ten minutes
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --ignore tests/editors
 
-test-editors: $(STAMP) ## end to end in real editors
+test-editors: $(EDITORS) ## end to end in real editors, which it installs into .editors
 	$(BIN)/python -m pytest tests/editors
 
-test-all: $(STAMP) check ## everything, the slow tests too
-	$(BIN)/python -m pytest
+test-all: $(EDITORS) check ## everything, the slow tests too; a missing editor is an error
+	STARFILL_TEST_EDITORS_REQUIRED=1 $(BIN)/python -m pytest
 
-soak: $(STAMP) ## cancel storms against a real engine
-	$(BIN)/python -m pytest tests/protocol -m slow
+MINUTES ?= 60
+soak: $(STAMP) ## an hour of typing with cancels and a kill every minute (MINUTES=60), then cancel storms
+	$(BIN)/python -m tests.harness.soak --minutes $(MINUTES) --out out/soak.json
+	$(BIN)/python -m pytest tests/protocol/test_storm.py
 
 bench: $(STAMP) ## the GPU kit at toy sizes on this machine
 	$(BIN)/python -m benchmarks.gpu --part kernels --part models --part peers --toy --out out/bench
 
 clean: ## remove what the other verbs made
-	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .editors out .mypy_cache .ruff_cache .pytest_cache .hypothesis

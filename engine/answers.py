@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from engine.api import CompletionRequest, usage
@@ -11,8 +12,17 @@ from engine.generation import Delta, Finish, Token
 from engine.intake import Admitted
 
 
+@dataclass(slots=True)
+class _Said:
+    """What one candidate has said so far."""
+
+    text: str = ""
+    tokens: list[Token] = field(default_factory=list)
+    finish: Finish | None = None
+
+
 class Answer:
-    """Builds the wire objects of one request. Greedy candidates are all alike, so one generation serves them all."""
+    """Builds the wire objects of one request. Candidates that cannot differ come from one generation."""
 
     def __init__(self, request: CompletionRequest, admitted: Admitted, model: str, created: int) -> None:
         self._request = request
@@ -23,36 +33,49 @@ class Answer:
             "created": created,
             "model": model,
         }
-        self._text = ""
-        self._tokens: list[Token] = []
-        self._finish: Finish | None = None
+        self._said = [_Said() for _ in admitted.candidates]
+        self._choices = request.n or 1
         self._reported = False
 
-    def add(self, delta: Delta) -> None:
-        """Collect a delta for `whole`."""
-        self._text += delta.text
-        self._tokens.extend(delta.tokens)
-        self._finish = delta.finish
+    @property
+    def complete(self) -> bool:
+        """Whether every candidate has ended."""
+        return all(said.finish is not None for said in self._said)
+
+    @property
+    def finish(self) -> Finish | None:
+        """Why the first candidate ended."""
+        return self._said[0].finish
+
+    def add(self, candidate: int, delta: Delta) -> None:
+        """Collect a candidate's delta for `whole`."""
+        said = self._said[candidate]
+        said.text += delta.text
+        said.tokens.extend(delta.tokens)
+        said.finish = delta.finish
 
     def whole(self) -> dict[str, Any]:
         """The response of a request that does not stream."""
-        choices = [self._choice(n, self._text, self._tokens, self._finish, 0) for n in range(self._request.n or 1)]
+        choices = []
+        for index in range(self._choices):
+            said = self._said[index % len(self._said)]
+            choices.append(self._choice(index, said.text, said.tokens, said.finish, 0))
         return self._head | {"choices": choices, "usage": self._usage(), "starfill": self._extension()}
 
-    def chunks(self, delta: Delta) -> Iterator[bytes]:
-        """Server-sent events for one delta, the usage and `[DONE]` after the last."""
-        offset = len(self._text)
-        self.add(delta)
+    def chunks(self, candidate: int, delta: Delta) -> Iterator[bytes]:
+        """Server-sent events for one delta of a candidate, the usage and `[DONE]` after the last of all."""
+        offset = len(self._said[candidate].text)
+        self.add(candidate, delta)
         with_usage = self._request.stream_options is not None and self._request.stream_options.include_usage
-        for n in range(self._request.n or 1):
-            chunk = self._head | {"choices": [self._choice(n, delta.text, delta.tokens, delta.finish, offset)]}
+        for index in range(candidate, self._choices, len(self._said)):
+            chunk = self._head | {"choices": [self._choice(index, delta.text, delta.tokens, delta.finish, offset)]}
             if with_usage:
                 chunk["usage"] = None
             if not self._reported:
                 self._reported = True
                 chunk["starfill"] = self._extension()
             yield event(chunk)
-        if delta.finish is not None:
+        if self.complete:
             if with_usage:
                 yield event(self._head | {"choices": [], "usage": self._usage()})
             yield DONE
@@ -69,14 +92,15 @@ class Answer:
 
     def _usage(self) -> dict[str, Any]:
         generation = self._admitted.generation
-        return usage(len(generation.prompt), len(self._tokens) * (self._request.n or 1), generation.reused)
+        generated = sum(len(said.tokens) for said in self._said) * self._choices // len(self._said)
+        return usage(len(generation.prompt), generated, generation.reused)
 
     def _extension(self) -> dict[str, Any]:
         generation = self._admitted.generation
         return {
             "layout": self._admitted.layout,
             "cached": generation.reused,
-            "computed": len(generation.prompt) - generation.reused,
+            "computed": len(generation.prompt) - generation.reused - generation.skipped,
             "healed": self._admitted.healed,
         }
 

@@ -36,7 +36,11 @@ class ContextSnippet(_Wire):
 
 
 class Extension(_Wire):
-    """Our own request fields. `document` is opaque: affinity and fairness only."""
+    """Our own request fields. `document` is opaque: affinity and fairness only.
+
+    `pin` asks to keep the head of the prompt in a KV slot of its own, which other prompts do not displace: the repository
+    and context that stand before the document, or all of a plain prompt.
+    """
 
     context: Annotated[tuple[ContextSnippet, ...], Field(max_length=64)] = ()
     path: _Name | None = None
@@ -45,6 +49,7 @@ class Extension(_Wire):
     layout: LayoutName = "auto"
     document: _Name | None = None
     raw: StrictBool = False
+    pin: StrictBool = False
 
 
 class StreamOptions(_Wire):
@@ -54,7 +59,11 @@ class StreamOptions(_Wire):
 
 
 class CompletionRequest(_Wire):
-    """`POST /v1/completions`. A `suffix`, even empty, makes it fill-in-the-middle."""
+    """`POST /v1/completions`. A `suffix`, even empty, makes it fill-in-the-middle.
+
+    Absent and null are OpenAI's defaults: temperature 1, top_p 1, one candidate. `top_k` (0 and -1 are off), `min_p` and
+    `repetition_penalty` are vLLM's.
+    """
 
     model: _Name | None = None
     prompt: _Text | Annotated[list[_TokenId], Field(min_length=1, max_length=1_048_576)]
@@ -62,6 +71,9 @@ class CompletionRequest(_Wire):
     max_tokens: Annotated[StrictInt, Field(ge=0, le=1_048_576)] | None = 16
     temperature: Annotated[StrictFloat, Field(ge=0, le=2)] | None = None
     top_p: Annotated[StrictFloat, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[StrictInt, Field(ge=-1, lt=2**31)] | None = None
+    min_p: Annotated[StrictFloat, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[StrictFloat, Field(gt=0, le=10)] | None = None
     n: Annotated[StrictInt, Field(ge=1, le=16)] | None = None
     stop: (
         Annotated[StrictStr, Field(min_length=1, max_length=256)]

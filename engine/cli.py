@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import re
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from engine import launcher, registry
-from engine.errors import StarfillError
+from engine import launcher, logs, registry
+from engine.errors import EndpointTaken, StarfillError
 from engine.models import locate
 from engine.sizes import parse_size
 
@@ -38,62 +37,98 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Listen on TCP instead; needs --token-file.")] = None,
     token_file: Annotated[Path | None, typer.Option(help="File with the bearer token that TCP clients send.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, int8 or int4.")] = "auto",
     window: Annotated[int | None, typer.Option(min=64, help="Context tokens, if fewer than the model has.")] = None,
     kv_memory: Annotated[str, typer.Option(help="Memory for KV slots.")] = "512MiB",
     max_batch: Annotated[int | None, typer.Option(min=1, help="At most so many requests at a time.")] = None,
     idle_exit: Annotated[str, typer.Option(help="Leave when unused for so long (30m, 45s; 0 for never).")] = "0",
+    log_file: Annotated[
+        Path | None, typer.Option(help="Log here as JSON lines, rotated; else to standard error.")
+    ] = None,
 ) -> None:
     """Run an engine in the foreground."""
     with reported():
         if backend not in ("auto", "native"):
             raise StarfillError(f"--backend {backend!r}: this version has auto and native")
-        logging.basicConfig(
-            level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-        )
+        logs.configure(log_file)
+        logs.catch_all()
+        from engine.endpoint import Endpoint, read_token
         from engine.loading import LoadOptions, load
-        from engine.serve import Endpoint
+        from engine.serve import Manner
         from engine.serve import serve as run
 
         source = locate(model)
         options = LoadOptions(source, device, dtype, window, parse_size(kv_memory), max_batch)
+        flags = {
+            "device": device, "dtype": dtype, "window": window, "kv_memory": kv_memory, "max_batch": max_batch,
+        }  # fmt: skip
+        manner = Manner(parse_duration(idle_exit), flags=flags)
         if port is not None:
-            endpoint = Endpoint(host=host, port=port, token=_token(token_file))
+            endpoints = iter([Endpoint(host=host, port=port, token=read_token(token_file))])
+        elif socket is not None:
+            endpoints = iter([Endpoint(socket)])
         else:
-            endpoint = Endpoint(socket or _own_socket(registry.engine_key(source, dtype, device)))
-        raise typer.Exit(run(source.id, lambda: load(options), endpoint, parse_duration(idle_exit)))
+            endpoints = map(Endpoint, _own_sockets(registry.engine_key(source)))
+        for endpoint in endpoints:
+            try:
+                raise typer.Exit(run(source.id, lambda: load(options), endpoint, manner))
+            except EndpointTaken:
+                if socket is not None:
+                    raise
+        raise StarfillError("99 engines of this model are running; stop some with: starfill stop")
 
 
 @app.command()
 def status(as_json: Json = False) -> None:
     """List the running engines."""
-    engines = asyncio.run(_describe_all())
+    with reported():
+        engines = asyncio.run(_describe_all())
     if as_json:
         typer.echo(json.dumps(engines))
     elif not engines:
         typer.echo("No engine is running. One starts with the first completion.")
     else:
         from rich.console import Console
-        from rich.table import Table
 
-        table = Table("pid", "model", "state", "dtype", "device", "slots held/cached/all", "up", "version")
-        for e in engines:
-            slots = e["slots"] or {}
-            held = "/".join(str(slots.get(k, "?")) for k in ("held", "cached", "total"))
-            up = f"{e['uptime']:.0f} s" if e["uptime"] is not None else "?"
-            table.add_row(str(e["pid"]), e["model"], e["state"], e["dtype"], e["device"], held, up, e["version"])
-        Console().print(table)
+        from engine.views import status_table
+
+        console = Console(markup=False, highlight=False)
+        console.print(status_table(engines))
+        for engine in engines:
+            for flags, times in engine["asked"].items():
+                console.print(
+                    f"{engine['model']} was asked for {flags} ({times}x) while it ran already: stop it to change that."
+                )
 
 
 @app.command()
 def stop(model: Annotated[str | None, typer.Argument(help="Only engines of this model.")] = None) -> None:
     """Stop running engines; they finish what they are streaming."""
-    wanted = [record for record in registry.running_engines() if model in (None, record.model)]
+    with reported():
+        wanted = [record for record in registry.running_engines() if model in (None, record.model)]
     if not wanted:
         typer.echo(f"No engine of {model} is running." if model else "No engine is running.")
     for record in wanted:
         went = launcher.stop(record)
         typer.echo(f"Stopped {record.model} (pid {record.pid})" + ("." if went else ", by force."))
+
+
+@app.command()
+def top(
+    once: Annotated[bool, typer.Option("--once", help="Print what is known now, and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --once: print JSON.")] = False,
+) -> None:
+    """Watch the engines at work, request by request. Ctrl-C ends it."""
+    from engine.top import print_once, watch
+
+    with reported():
+        if once or as_json:
+            asyncio.run(print_once(as_json=as_json))
+        else:
+            try:
+                asyncio.run(watch())
+            except KeyboardInterrupt:
+                raise typer.Exit(0) from None
 
 
 def parse_duration(text: str) -> float | None:
@@ -109,26 +144,12 @@ async def _describe_all() -> list[dict[str, Any]]:
     return list(await asyncio.gather(*(launcher.describe(record) for record in records)))
 
 
-def _own_socket(key: str) -> Path:
-    """A socket for an engine that is nobody's shared one: the shared name if free, else a numbered one beside it."""
+def _own_sockets(key: str) -> Iterator[Path]:
+    """Sockets for an engine that is nobody's shared one: the shared name if free, else a numbered one beside it."""
+    registry.sweep()
     shared = registry.socket_path(key)
-    for path in (shared, *(shared.with_stem(f"{key}-{n}") for n in range(1, 100))):
-        record = registry.read_record(registry.record_path(path))
-        if record is None or not record.alive:
-            return path
-    raise StarfillError("99 engines of this model are running; stop some with: starfill stop")
-
-
-def _token(file: Path | None) -> str:
-    if file is None:
-        raise StarfillError("--port needs --token-file: a file that holds the token which clients must send")
-    try:
-        token = file.read_text().strip()
-    except OSError as error:
-        raise StarfillError(f"--token-file {file}: {error.strerror}") from error
-    if len(token) < 16:
-        raise StarfillError(f"--token-file {file}: the token must have at least 16 characters")
-    return token
+    yield shared
+    yield from (shared.with_stem(f"{key}-{n}") for n in range(1, 100))
 
 
 class reported:  # noqa: N801  (reads as a statement)

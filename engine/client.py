@@ -6,12 +6,20 @@ Closing a stream closes its connection, which is how the engine learns that nobo
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import EngineAbsent, EngineUnavailable, RequestError, StarfillError
+from engine.errors import (
+    EngineAbsent,
+    EngineRefused,
+    EngineSilent,
+    EngineUnavailable,
+    Overloaded,
+    RequestError,
+    StarfillError,
+)
 
 if TYPE_CHECKING:
     import httpx2
@@ -26,6 +34,9 @@ _KEEPALIVE_SECONDS = 30.0  # less than the server's, so that a connection is nev
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """One piece of a streamed answer. `usage` and `extension` are there when the engine sent them."""
+
+    id: str = field(default="", kw_only=True)
+    """The answer's, the same in all its pieces."""
 
     index: int = 0
     text: str = ""
@@ -53,32 +64,63 @@ class EngineClient:
         self._http: httpx2.AsyncClient | None = None
 
     async def health(self, timeout: float = 1.0) -> dict[str, Any]:
-        """What `/health` says, whether ready or not; raises EngineUnavailable when nobody answers."""
+        """What `/health` says, whether ready or not; raises EngineAbsent, EngineSilent or EngineUnavailable."""
+        return await self._ask("GET", "/health", timeout)
+
+    async def join(self, flags: Mapping[str, str | int], timeout: float = 5.0) -> str | None:
+        """Tell an engine of ours which flags were wanted -> in words, which of them are not in effect."""
+        notice = (await self._ask("POST", "/starfill/join", timeout, dict(flags))).get("notice")
+        return notice if isinstance(notice, str) else None
+
+    async def requests(self, timeout: float = 2.0) -> dict[str, Any]:
+        """The accounts of an engine of ours."""
+        return await self._ask("GET", "/starfill/requests", timeout)
+
+    async def not_shown(self, request: str, reason: str) -> None:
+        """Tell an engine of ours why nothing was shown of the answer with that id; nobody minds if it gets lost."""
+        number = request.removeprefix("cmpl-")
+        if number.isdecimal():
+            with suppress(EngineUnavailable):
+                await self._ask("POST", f"/starfill/requests/{number}", 1.0, reason)
+
+    async def _ask(self, method: str, path: str, timeout: float, body: Any = None) -> dict[str, Any]:
         import httpx2
 
         try:
-            response = await self._client().get("/health", timeout=timeout)
-            body = response.json()
+            if isinstance(body, str):
+                response = await self._client().request(method, path, content=body, timeout=timeout)
+            else:
+                response = await self._client().request(method, path, json=body, timeout=timeout)
+            found = response.json() if response.content else {}
+        except httpx2.ConnectError as error:
+            raise EngineAbsent("no engine listens there") from error
+        except httpx2.TimeoutException as error:
+            raise EngineSilent(f"the engine did not answer within {timeout:g} s") from error
         except (httpx2.HTTPError, ValueError) as error:
             raise EngineUnavailable(f"the engine does not answer ({type(error).__name__})") from error
-        return body if isinstance(body, dict) else {}
+        return found if isinstance(found, dict) else {}
 
     @asynccontextmanager
-    async def complete(self, request: CompletionRequest) -> AsyncIterator[AsyncIterator[Chunk]]:
-        """Stream a completion. Leaving the block early stops the model.
+    async def complete(self, request: CompletionRequest | bytes) -> AsyncIterator[AsyncIterator[Chunk]]:
+        """Stream a completion; bytes are a request serialised already. Leaving the block early stops the model.
 
         Raises RequestError for a refusal, EngineAbsent when nobody listens, EngineUnavailable when it breaks off.
         """
         import httpx2
 
-        body = request.model_dump(exclude_unset=True) | {"stream": True, "stream_options": {"include_usage": True}}
+        if not isinstance(request, bytes):
+            streaming = {"stream": True, "stream_options": {"include_usage": True}}
+            request = json.dumps(request.model_dump(exclude_unset=True) | streaming).encode()
+        headers = {"content-type": "application/json"}
         try:
-            async with self._client().stream("POST", "/v1/completions", json=body) as response:
+            async with self._client().stream("POST", "/v1/completions", content=request, headers=headers) as response:
                 if response.status_code != 200:
                     raise _refusal(response.status_code, await response.aread())
                 yield _chunks(response)
         except httpx2.ConnectError as error:
             raise EngineAbsent("no engine listens there") from error
+        except httpx2.TimeoutException as error:
+            raise EngineSilent(f"the engine said nothing for {_SILENCE_SECONDS:g} s") from error
         except httpx2.HTTPError as error:
             raise EngineUnavailable(f"the connection to the engine broke ({type(error).__name__})") from error
 
@@ -115,7 +157,7 @@ async def _chunks(response: httpx2.Response) -> AsyncIterator[Chunk]:
         except ValueError as error:
             raise EngineUnavailable("the engine sent something that is no JSON event") from error
         if "error" in event:
-            raise EngineUnavailable(str(event["error"].get("message", "the engine failed")))
+            raise EngineRefused(str(event["error"].get("message", "the engine failed")))
         usage, extension = event.get("usage"), event.get("starfill")
         for choice in event.get("choices") or [{}]:
             logprobs = (choice.get("logprobs") or {}).get("token_logprobs") or ()
@@ -126,6 +168,7 @@ async def _chunks(response: httpx2.Response) -> AsyncIterator[Chunk]:
                 tuple(logprobs),
                 usage,
                 extension,
+                id=str(event.get("id", "")),
             )
     raise EngineUnavailable("the engine broke off in mid-answer")
 
@@ -136,6 +179,10 @@ def _refusal(status: int, body: bytes) -> StarfillError:
         message, code = str(error["message"]), error.get("code")
     except (ValueError, KeyError, TypeError):
         message, code = f"the engine answered HTTP {status}", None
+    if code in ("engine_draining", "engine_loading"):
+        return EngineAbsent(message)
+    if status == 429:
+        return Overloaded(message)
     if status >= 500:
-        return EngineUnavailable(message)
+        return EngineRefused(message)
     return RequestError(message, param=None, code=code, status=status)

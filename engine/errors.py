@@ -35,14 +35,19 @@ class RequestError(StarfillError):
 
 
 class Overloaded(RequestError):
-    """The queue is full: HTTP 429. The remedy is to wait; nothing was computed."""
+    """A queue is full: HTTP 429. The remedy is to wait `retry_after` seconds; nothing was generated."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *, retry_after: int = 1) -> None:
         super().__init__(message, code="overloaded", status=429, kind="overloaded_error")
+        self.retry_after = retry_after
 
 
 class EngineFault(StarfillError):
     """A forward pass failed; the requests in it end with this, the engine goes on."""
+
+
+class DeviceMemoryExhausted(EngineFault):
+    """A forward pass found no memory on the device; nothing that was computed before is lost."""
 
 
 class CheckpointError(StarfillError):
@@ -58,8 +63,24 @@ class EngineUnavailable(StarfillError):
 
 
 class EngineAbsent(EngineUnavailable):
-    """Nobody listens there: the request was never sent, so that it may be sent again once an engine runs."""
+    """Nobody listens there, or somebody about to leave: nothing was computed, so the request may be sent again."""
 
 
 class EngineLoading(EngineUnavailable):
     """The engine is there but its model is not loaded yet."""
+
+
+class EngineRefused(EngineUnavailable):
+    """The engine answered that it cannot: a forward pass failed, or there is no memory. It lives on."""
+
+
+class EngineSilent(EngineUnavailable):
+    """Somebody listens there but says nothing: stopped, hanging, or very busy."""
+
+
+class EngineHung(EngineUnavailable):
+    """The engine said nothing for longer than it may; it is ended and another one started."""
+
+
+class EndpointTaken(StarfillError):
+    """Another process listens where this engine was to."""

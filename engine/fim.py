@@ -79,12 +79,16 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Ids for the model, and the text at the cursor (of `healed` tokens) that was held back for it to regrow."""
+    """Ids for the model, and the text at the cursor (of `healed` tokens) that was held back for it to regrow.
+
+    The first `shared` ids are the repository and the context: other documents' prompts may begin with them too.
+    """
 
     ids: list[int]
     held: bytes
     healed: int
     layout: Layout
+    shared: int = 0
 
 
 Encode = Callable[[str], list[int]]
@@ -105,7 +109,7 @@ def lay_out(
         raise RequestError(
             "this model has no fill-in-the-middle tokens; use layout 'none'", param="layout", code="layout_unsupported"
         )
-    head = _head(tokenizer, encode, document, budget)
+    head, shared = _head(tokenizer, encode, document, budget)
     suffix = [] if layout is Layout.NONE else suffix_window(encode, document.suffix, budget.suffix)
     room = budget.window - budget.reserve - budget.suffix - len(head) - 3
     top, prefix = prefix_window(tokenizer, encode, document.prefix, room)
@@ -116,14 +120,14 @@ def lay_out(
     healed = len(encode(held))
     ids = encode(tail[: len(tail) - len(held)])
     if layout is Layout.NONE:
-        return Prompt(head + ids or [control.end_of_text], held.encode("utf-8", "replace"), healed, layout)
+        return Prompt(head + ids or [control.end_of_text], held.encode("utf-8", "replace"), healed, layout, shared)
     pre, mid, suf = control.fim_prefix, control.fim_middle, control.fim_suffix
     assert pre is not None and mid is not None and suf is not None  # noqa: S101  (has_fim, checked above)
     if layout is Layout.PSM:
         ids = [*head, pre, *ids, suf, *suffix, mid]
     else:
         ids = [*head, pre, *encode(anchored), suf, *suffix, mid, *ids]
-    return Prompt(ids, held.encode("utf-8", "replace"), healed, layout)
+    return Prompt(ids, held.encode("utf-8", "replace"), healed, layout, shared)
 
 
 def prefix_window(tokenizer: Tokenizer, encode: Encode, text: str, budget: int) -> tuple[int, str]:
@@ -218,8 +222,11 @@ def _held_back(tokenizer: Tokenizer, segment: str) -> str:
     return held if tokenizer.may_continue(text) and tokenizer.tokens_along(text) else ""
 
 
-def _head(tokenizer: Tokenizer, encode: Encode, document: Document, budget: Budget) -> list[int]:
-    """Repository, other files and the document's own path, in the models' metadata format; a quarter of the window."""
+def _head(tokenizer: Tokenizer, encode: Encode, document: Document, budget: Budget) -> tuple[list[int], int]:
+    """Repository, other files and the document's own path, in the models' metadata format; a quarter of the window.
+
+    -> (ids, how many of them are not the document's own)
+    """
     control, room = tokenizer.control, budget.window // 4
     head: list[int] = []
 
@@ -232,6 +239,7 @@ def _head(tokenizer: Tokenizer, encode: Encode, document: Document, budget: Budg
         add(control.reponame, document.repository)
     for snippet in document.context:
         add(control.filename, f"{snippet.path}\n{snippet.text}".rstrip("\n") + "\n")
+    shared = len(head)
     if document.path and control.filename is not None:
         add(control.filename, f"{document.path}\n")
-    return head
+    return head, shared

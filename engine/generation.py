@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from engine.sampling import Sampling
 from engine.step import Sample
 from engine.tokenizer import Detokenizer, Tokenizer
 
@@ -37,9 +38,17 @@ class Delta:
     finish: Finish | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Generation:
-    """A prompt being continued. The scheduler moves `computed`; this class turns samples into text."""
+    """A prompt being continued. The scheduler moves `arrival` to `paused`; this class turns samples into text.
+
+    sampling: how tokens are drawn; None is the arg-max.
+    client, document: whom and what it is for: fairness, and the newest first within one document.
+    pin: leading tokens of the prompt that are to stay in a KV slot of their own.
+    followers: the request's other candidates, which continue the same prompt from its KV.
+    request: the id of the first candidate.
+    discarded, admitted_at: tokens whose KV had to go for it, and when it got its slot, by the worker's clock.
+    """
 
     id: int
     tokenizer: Tokenizer
@@ -49,9 +58,20 @@ class Generation:
     held: bytes = b""
     stop: tuple[str, ...] = ()
     top: int = 0
+    sampling: Sampling | None = None
+    client: str = ""
+    document: str | None = None
+    pin: int = 0
+    followers: tuple[Generation, ...] = ()
+    request: int = 0
+    arrival: int = 0
     slot: int | None = None
     reused: int = 0
     computed: int = 0
+    skipped: int = 0
+    discarded: int = 0
+    admitted_at: float | None = None
+    paused: bool = False
     generated: list[int] = field(default_factory=list)
     _counted: int = 0
     _pending: str = ""
@@ -59,6 +79,7 @@ class Generation:
 
     def __post_init__(self) -> None:
         self._detokenizer = Detokenizer(self.tokenizer)
+        self.request = self.request or self.id
         if self.max_tokens == 0:
             self.held = b""
 
@@ -71,6 +92,38 @@ class Generation:
     def primes_only(self) -> bool:
         """Whether the prompt's KV is all that is wanted."""
         return self.max_tokens == 0
+
+    @property
+    def candidate(self) -> int:
+        """Which of the request's completions this is."""
+        return self.sampling.candidate if self.sampling is not None else 0
+
+    @property
+    def draws_apart(self) -> bool:
+        """Whether several candidates could differ: greedy ones are all alike, and so is nothing."""
+        return self.sampling is not None and self.sampling.draws and not self.primes_only
+
+    def add_followers(self, ids: Iterable[int]) -> None:
+        """Ask for more candidates, one for each id."""
+        assert self.sampling is not None  # noqa: S101  (callers look at `draws_apart`)
+        self.followers = tuple(
+            replace(
+                self, id=each, request=self.id, sampling=replace(self.sampling, candidate=number), pin=0, generated=[]
+            )
+            for number, each in enumerate(ids, start=1)
+        )
+
+    @property
+    def draws(self) -> int:
+        """Tokens to draw after the row that is computed next: one for each candidate after the prompt, then one."""
+        return 1 if self.generated else 1 + len(self.followers)
+
+    @property
+    def seen(self) -> Sequence[int]:
+        """Ids that a repetition penalty applies to; none without one."""
+        if self.sampling is None or not self.sampling.penalises:
+            return ()
+        return sorted({*self.prompt, *self.generated})
 
     @property
     def allowed(self) -> Sequence[int] | None:
@@ -95,7 +148,7 @@ class Generation:
             data, self.held = data[len(self.held) :], b""
         text = self._detokenizer.feed_bytes(data)
         self._counted += 1
-        top = tuple((self.tokenizer.label(i), logprob) for i, logprob in sample.top)
+        top = tuple((self.tokenizer.label(i), logprob) for i, logprob in sample.top[: self.top])
         label = self.tokenizer.label(sample.id)
         token = Token(sample.id, data.decode("utf-8", "ignore"), label, sample.logprob, top)
         if self._counted >= self.max_tokens:
@@ -103,8 +156,8 @@ class Generation:
         shown, stopped = self._pass_stop(text)
         return Delta(shown, (token,), Finish.STOP if stopped else None)
 
-    def end_of_window(self) -> Delta:
-        """Close the sequence because its KV slot is full."""
+    def close(self) -> Delta:
+        """Close the sequence: its KV slot is full, or nothing more than its prompt was wanted."""
         return self._end(Finish.LENGTH)
 
     def _end(self, finish: Finish, text: str = "", *tokens: Token) -> Delta:

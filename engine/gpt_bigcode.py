@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from engine.ops import Head, Linear, Norm, Ops
+from engine.quantization import Int8Rows
 from engine.step import Span
 
 
@@ -66,13 +67,13 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """All weights, on one device, of one dtype."""
+    """All weights, on one device."""
 
-    wte: Tensor  # [V, d]
+    wte: Tensor | Int8Rows  # [V, d]
     wpe: Tensor  # [n_positions, d]
     layers: tuple[Layer, ...]
     ln_f: Norm
-    vocabulary: Tensor  # [V, d]; `wte` itself when the head is tied
+    vocabulary: Tensor | Linear  # [V, d]; over the memory of `wte` when the head is tied
 
 
 class GPTBigCode:
@@ -87,12 +88,12 @@ class GPTBigCode:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.weights.wte.device
+        return self.weights.wpe.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the weights, and so keys and values, are stored in."""
-        return self.weights.wte.dtype
+        """What activations, keys and values are stored in."""
+        return self.weights.wpe.dtype
 
     def new_kv(self, slots: int, window: int) -> Tensor:
         """KV memory [slots, layers, 2, kv_heads, window, head_dim], zeroed."""
@@ -109,14 +110,20 @@ class GPTBigCode:
         rows: Tensor,
         allow: Tensor | None = None,
         top: int = 0,
+        *,
+        logits: bool = False,
     ) -> Head | None:
         """Run T new tokens through the model.
 
         ids, positions: int64 [T]; kv: as `new_kv` makes it, extended in place at the spans' positions;
-        rows: int64 [S], the rows to predict from (may be empty: then None); allow: bool [S, V] or None.
+        rows: int64 [S], the rows to predict from (may be empty: then None); allow: bool [S, V] or None;
+        logits: whether the answer is to have all of them, which sampling needs.
         """
         ops, weights = self.ops, self.weights
-        x = ops.embed(ids, positions, weights.wte, weights.wpe)
+        wte = weights.wte
+        if not isinstance(wte, Tensor):  # the rows of this step, widened, are then the table
+            ids, wte = torch.arange(len(ids), device=ids.device), wte.rows(ids)
+        x = ops.embed(ids, positions, wte, weights.wpe)
         for number, layer in enumerate(weights.layers):
             memory = kv[:, number]
             q = ops.ln_qkv_append(x, layer.ln_1, layer.qkv, memory, spans)
@@ -127,4 +134,4 @@ class GPTBigCode:
             )
         if rows.numel() == 0:
             return None
-        return ops.head(x[rows], weights.ln_f, weights.vocabulary, allow, top)
+        return ops.head(x[rows], weights.ln_f, weights.vocabulary, allow, top, logits=logits)

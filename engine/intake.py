@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import itertools
+import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.api import CompletionRequest
 from engine.errors import RequestError
 from engine.fim import Budget, Document, Layout, Prompt, Snippet, lay_out
 from engine.generation import Generation
+from engine.sampling import Sampling
 from engine.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A generation ready to be queued, and what the answer says about its prompt."""
+    """A request's first candidate, ready to be queued with its followers, and what the answer says about its prompt."""
 
     generation: Generation
     layout: Layout
     healed: int
+
+    @property
+    def candidates(self) -> tuple[Generation, ...]:
+        """All generations of the request: one, or as many as are drawn apart."""
+        return (self.generation, *self.generation.followers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +49,24 @@ class Intake:
     """One model's front desk. Tokenises, so that it may take milliseconds; safe to call from several threads."""
 
     def __init__(
-        self, model_id: str, tokenizer: Tokenizer, vocab_size: int, window: int, healing: HealingPolicy
+        self,
+        model_id: str,
+        tokenizer: Tokenizer,
+        vocab_size: int,
+        window: int,
+        healing: HealingPolicy,
+        entropy: Callable[[], int] = lambda: secrets.randbits(64),
     ) -> None:
         self.model_id = model_id
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
         self._window = window
         self._healing = healing
+        self._entropy = entropy
         self._ids = itertools.count(1)
 
-    def take(self, request: CompletionRequest) -> Admitted:
-        """Raises RequestError for what this model cannot serve."""
+    def take(self, request: CompletionRequest, client: str = "") -> Admitted:
+        """Lay a request of `client` out; raises RequestError for what this model cannot serve."""
         if request.model not in (None, "default", self.model_id):
             raise RequestError(
                 f"model {request.model!r} is not served here; ask for {self.model_id!r} or leave model out",
@@ -59,15 +74,10 @@ class Intake:
                 code="model_not_found",
                 status=404,
             )
-        if request.temperature:
-            raise RequestError(
-                "temperature: only 0 (greedy) is supported by this version; send 0",
-                param="temperature",
-                code="unsupported",
-            )
         max_tokens = 16 if request.max_tokens is None else request.max_tokens
         fim = request.suffix is not None
         prompt = self._fim(request, max_tokens) if fim else self._plain(request, max_tokens)
+        pin = prompt.shared if fim else len(prompt.ids)
         generation = Generation(
             id=next(self._ids),
             tokenizer=self._tokenizer,
@@ -77,8 +87,26 @@ class Intake:
             held=prompt.held,
             stop=request.stop_strings,
             top=request.logprobs or 0,
+            sampling=self._sampling(request),
+            client=client,
+            document=request.starfill.document,
+            pin=pin if request.starfill.pin else 0,
         )
+        if generation.draws_apart:
+            generation.add_followers(next(self._ids) for _ in range((request.n or 1) - 1))
         return Admitted(generation, prompt.layout, prompt.healed if max_tokens else 0)
+
+    def _sampling(self, request: CompletionRequest) -> Sampling | None:
+        """None where the likeliest token is wanted and nothing changes the logits."""
+        sampling = Sampling(
+            temperature=1.0 if request.temperature is None else request.temperature,
+            top_p=1.0 if request.top_p is None else request.top_p,
+            top_k=max(0, request.top_k or 0),
+            min_p=request.min_p or 0.0,
+            repetition_penalty=1.0 if request.repetition_penalty is None else request.repetition_penalty,
+            seed=(self._entropy() if request.seed is None else request.seed) & 0xFFFF_FFFF_FFFF_FFFF,
+        )
+        return sampling if sampling.draws or sampling.penalises else None
 
     def _fim(self, request: CompletionRequest, max_tokens: int) -> Prompt:
         if not isinstance(request.prompt, str):

@@ -1,66 +1,65 @@
 """Find, start and watch the engine that all language servers of this user share. No torch.
 
-However many start at once, a lock lets one of them start the process; it outlives them all and leaves when idle.
+However many start at once, a lock lets one of them start the process; it outlives them all and leaves when idle. Versions
+only go up: a newer starfill drains an older engine and takes its place, an older one works with the newer that it finds.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
-import signal
-import subprocess
-import sys
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import __version__, paths, registry
+from engine import __version__, registry, starting
 from engine.client import Chunk, EngineClient
-from engine.errors import EngineLoading, EngineUnavailable
-from engine.models import ModelSource
+from engine.errors import EngineAbsent, EngineHung, EngineLoading, EngineRefused, EngineSilent, EngineUnavailable
+from engine.liveness import Liveness, Patience
+from engine.starting import Command, EngineOptions, EngineProcess, engine_command, stop
 
 if TYPE_CHECKING:
     from engine.api import CompletionRequest
 
-START_SECONDS = 60.0
-"""How long a started process may take until its socket answers."""
+__all__ = ["EngineOptions", "SharedEngine", "describe", "stop"]
 
-LOAD_SECONDS = 120.0
-"""How long an invoked request waits for a model to load."""
+log = logging.getLogger(__name__)
 
 Progress = Callable[[str], None]
 
-_LOG_BYTES = 2**20
-_POLL_SECONDS = 0.02
+_STEADY_SECONDS = 60.0
+"""An engine that lived so long did not fail at its start: back-off begins anew."""
 
-
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """What identifies a shared engine, and how long it stays when nobody asks."""
-
-    source: ModelSource
-    device: str = "auto"
-    dtype: str = "auto"
-    idle_exit: str = "30m"
+_LONGEST_BACKOFF = 60.0
+_POLL_SECONDS = (0.02, 0.25)  # from, to: growing while nothing happens
 
 
 class SharedEngine:
     """The engine behind a language server, started when first needed. Use from one event loop."""
 
-    def __init__(self, options: EngineOptions) -> None:
+    primes = True
+    """It computes a prompt's keys and values alone when asked for no token."""
+
+    def __init__(
+        self, options: EngineOptions, *, command: Command = engine_command, patience: Patience | None = None
+    ) -> None:
         self._options = options
-        self._socket = registry.socket_path(registry.engine_key(options.source, options.dtype, options.device))
+        self._command = command
+        self._patience = patience or Patience()
+        self._socket = registry.socket_path(registry.engine_key(options.source))
         self.client = EngineClient(f"unix:{self._socket}")
+        self.notice: str | None = None
+        """In words, which of our options are not in effect, because the engine ran already."""
+        self._liveness = Liveness(self.client.health, self._replace_hung, self._patience)
         self._starting: asyncio.Task[None] | None = None
         self._listeners: list[Progress] = []
         self._stage: str | None = None
-        self._known = False
+        self._serving: registry.EngineRecord | None = None
+        self._ready_at = 0.0
         self._failures = 0
         self._retry_at = 0.0
+        self._telling: set[asyncio.Task[None]] = set()
 
     async def ready(self, *, invoked: bool, progress: Progress | None = None) -> None:
         """Return once the engine can complete; at once if it could when last heard of.
@@ -69,137 +68,252 @@ class SharedEngine:
         EngineLoading, and after crashes waits its turn. Raises EngineUnavailable with the reason when it cannot start.
         `progress` hears of the stages, the present one first.
         """
-        if self._known:
+        if self._serving is not None:
             return
-        if self._starting is None or self._starting.done():
-            self._known = await self._state() == "ready"
-            if self._known:
-                return
-        if not invoked and time.monotonic() < self._retry_at:
+        if not invoked and time.monotonic() < self._retry_at and await self._state() != "ready":
             raise EngineUnavailable("the engine failed; it is tried again in a moment")
         if self._starting is None or self._starting.done():
             self._starting = asyncio.create_task(self._start())
             self._starting.add_done_callback(_swallow)
-        if not invoked:
+            await asyncio.sleep(0)
+        if self._stage is None and self._socket.exists():
+            # One that runs already is found in a moment: no need to answer that it is loading.
+            await asyncio.wait({self._starting}, timeout=self._patience.ask)
+        if not invoked and not self._starting.done():
             raise EngineLoading("the engine is loading its model")
-        if progress is not None:
+        if progress is not None and not self._starting.done():
             self._listeners.append(progress)
             if self._stage is not None:
                 progress(self._stage)
         await asyncio.shield(self._starting)
 
     @asynccontextmanager
-    async def complete(self, request: CompletionRequest) -> AsyncIterator[AsyncIterator[Chunk]]:
-        """Stream a completion; leaving the block stops the model."""
+    async def complete(self, request: CompletionRequest | bytes) -> AsyncIterator[AsyncIterator[Chunk]]:
+        """Stream a completion; leaving the block stops the model. Raises EngineHung when the engine stops answering."""
         try:
-            async with self.client.complete(request) as chunks:
-                yield chunks
-        except EngineUnavailable:
-            self._known = False
+            async with self._liveness.watched(), self.client.complete(request) as chunks:
+                yield self._liveness.listening(chunks)
+        except (EngineAbsent, EngineRefused):
+            self._serving = None  # it left, or says no: nothing died, but look again before the next request
             raise
+        except EngineUnavailable:
+            self._lost()
+            raise
+
+    def not_shown(self, answer: str, reason: str) -> None:
+        """Let `starfill top` say why nothing was shown of the answer with that id. Returns at once."""
+        task = asyncio.create_task(self.client.not_shown(answer, reason))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
 
     async def aclose(self) -> None:
         """Let go of the engine, which goes on."""
-        if self._starting is not None:
-            self._starting.cancel()
-            with suppress(asyncio.CancelledError, EngineUnavailable):
-                await self._starting
+        for task in (self._starting, *self._telling):
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError, EngineUnavailable):
+                    await task
+        await self._liveness.aclose()
         await self.client.aclose()
 
-    async def _state(self) -> str:
-        try:
-            health = await self.client.health()
-        except EngineUnavailable:
-            return "absent"
-        return "outdated" if _older(str(health.get("version")), __version__) else str(health.get("status"))
+    # -- starting ----------------------------------------------------------------------------------------------------
 
     async def _start(self) -> None:
         try:
-            async with _locked(self._socket.with_suffix(".lock")):
-                state = await self._state()
-                if state == "outdated":
-                    await _retire(self._socket)
-                    state = "absent"
-                if state in ("absent", "failed", "draining"):
-                    self._tell("starting")
-                    await self._spawn(gone=state == "absent")
+            await self._find_or_spawn()
             self._tell("loading")
             await self._loaded()
+            self._serving = self._record() or _NOBODY
+            self._ready_at = time.monotonic()
+            await self._join()
         except EngineUnavailable:
-            self._failures += 1
-            self._retry_at = time.monotonic() + min(60.0, 2.0**self._failures)
+            self._serving = None
+            self._back_off()
             raise
         finally:
             self._listeners.clear()
             self._stage = None
-        self._failures = 0
-        self._known = True
+
+    async def _find_or_spawn(self) -> None:
+        lock = registry.start_lock(self._socket)
+        until = time.monotonic() + self._patience.start + self._patience.leave
+        polls = _Polls()
+        while not lock.try_acquire():  # somebody else is at it: what they start is ours too
+            if await self._state() in ("ready", "loading"):
+                return
+            if time.monotonic() > until:
+                raise lock.refusal(self._patience.start + self._patience.leave)
+            await polls.pause()
+        try:
+            state = await self._state()
+            if state == "silent":
+                state = await self._wake_or_kill()
+            if state in ("outdated", "draining", "failed"):
+                self._tell("replacing an older engine" if state == "outdated" else "starting")
+                await self._see_off(leave=state == "outdated")
+                state = "absent"
+            if state == "absent":
+                await self._see_off(leave=False)  # one that finishes its last requests still has the device's memory
+                self._tell("starting")
+                await self._spawn()
+        finally:
+            lock.release()
+
+    async def _state(self) -> str:
+        try:
+            health = await self.client.health(timeout=self._patience.ask)
+        except EngineSilent:
+            return "silent"
+        except EngineUnavailable:
+            return "absent"
+        return "outdated" if _older(str(health.get("version")), __version__) else str(health.get("status"))
+
+    async def _wake_or_kill(self) -> str:
+        """Somebody listens and says nothing: give them time, then end them -> what the state is then."""
+        record = self._record()
+        loading = record is not None and not record.dtype
+        until = time.monotonic() + (self._patience.loading if loading else self._patience.give_up)
+        while (state := await self._state()) == "silent":
+            if time.monotonic() > until:
+                await self._kill(record)
+                return "absent"
+        return state
+
+    async def _kill(self, record: registry.EngineRecord | None) -> None:
+        if record is None or not record.alive:
+            if not registry.listens(self._socket):
+                return
+            raise EngineUnavailable(
+                f"a process that is no engine of ours holds {self._socket} and says nothing; end it, or remove the file"
+            )
+        log.warning("the engine (pid %d) does not answer: ending it", record.pid)
+        if not await asyncio.to_thread(starting.kill, record):
+            raise EngineUnavailable(f"the engine (pid {record.pid}) hangs and cannot be ended; end it by hand")
+
+    async def _see_off(self, *, leave: bool) -> None:
+        """Wait until the present engine is gone, after asking it to leave if it does not know yet."""
+        record = self._record()
+        if record is None:
+            return
+        if leave:
+            await asyncio.to_thread(stop, record, self._patience.leave)
+            return
+        until = time.monotonic() + self._patience.leave
+        while record.alive:
+            if time.monotonic() > until:
+                await self._kill(record)
+                return
+            await asyncio.sleep(_POLL_SECONDS[0])
+
+    async def _spawn(self) -> None:
+        until = time.monotonic() + self._patience.start
+        log_file, errors = starting.log_files(self._socket.stem)
+        command = self._command(self._options, self._socket, log_file)
+        process = await asyncio.to_thread(EngineProcess, command, errors)
+        polls = _Polls()
+        while await self._state() == "absent":
+            if process.ended:
+                raise EngineUnavailable(f"the engine could not be started: {process.last_words()}")
+            if time.monotonic() > until:
+                raise self._too_long()
+            await polls.pause()
+
+    async def _loaded(self) -> None:
+        until = time.monotonic() + self._patience.load
+        polls = _Polls()
+        while True:
+            present = self._record()
+            try:
+                health = await self.client.health(timeout=self._patience.loading)
+            except EngineSilent:
+                await self._end(present)
+                raise EngineHung("the engine hung while it loaded; it is started again with the next request") from None
+            except EngineUnavailable:
+                errors = starting.log_files(self._socket.stem)[1]
+                raise EngineUnavailable(f"the engine stopped: {starting.last_words(errors)}") from None
+            if health.get("status") == "ready":
+                return
+            if health.get("status") == "failed":
+                raise EngineUnavailable(str(health.get("error")))
+            if time.monotonic() > until:
+                raise self._too_long()
+            await polls.pause()
+
+    async def _join(self) -> None:
+        """Hear what became of our options, if we had any."""
+        self.notice = None
+        if self._options.flags:
+            self.notice = await self.client.join(self._options.flags)
+        if self.notice is not None:
+            log.warning("%s", self.notice)
+            self._tell(self.notice)
+
+    # -- losing ------------------------------------------------------------------------------------------------------
+
+    def _lost(self) -> None:
+        """It died, left or hung: look for it with the next request, later and later if it keeps dying young."""
+        if self._serving is None:
+            return
+        self._serving = None
+        if time.monotonic() - self._ready_at < _STEADY_SECONDS:
+            self._back_off()
+        else:
+            self._failures = 0
+
+    def _back_off(self) -> None:
+        self._failures += 1
+        self._retry_at = time.monotonic() + min(_LONGEST_BACKOFF, 2.0 ** (self._failures - 1))
+
+    async def _replace_hung(self) -> None:
+        hung = self._serving
+        self._lost()
+        await self._end(hung)
+
+    async def _end(self, hung: registry.EngineRecord | None) -> None:
+        """End the engine that we were talking to, unless somebody did so already."""
+        with suppress(EngineUnavailable):
+            async with registry.start_lock(self._socket).held_async(self._patience.leave):
+                present = self._record()
+                if hung is not None and present is not None and hung.process == present.process:
+                    await self._kill(present)
+
+    def _record(self) -> registry.EngineRecord | None:
+        return registry.read_record(registry.record_path(self._socket))
 
     def _tell(self, stage: str) -> None:
         self._stage = stage
         for listener in self._listeners:
             listener(stage)
 
-    async def _spawn(self, *, gone: bool) -> None:
-        until = time.monotonic() + START_SECONDS
-        while not gone and await self._state() != "absent":  # a failing or leaving engine frees the socket soon
-            _check_deadline(until, self._options)
-            await asyncio.sleep(_POLL_SECONDS)
-        log = _log_file(self._socket.stem)
-        options = self._options
-        model = [] if options.source.id == "starfill-starter" else ["--model", str(options.source.directory)]
-        command = [
-            sys.executable, "-P", "-m", "engine.cli", "serve", "--socket", str(self._socket), *model,
-            "--device", options.device, "--dtype", options.dtype, "--idle-exit", options.idle_exit,
-        ]  # fmt: skip
-        environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")}
-        with log.open("ab") as sink:
-            process = await asyncio.to_thread(
-                subprocess.Popen, command, cwd="/", env=environment, stdin=subprocess.DEVNULL, stdout=sink,
-                stderr=sink, start_new_session=True,
-            )  # fmt: skip
-        while await self._state() == "absent":
-            if process.poll() is not None:
-                raise EngineUnavailable(f"the engine could not be started: {_last_line(log)}")
-            _check_deadline(until, options)
-            await asyncio.sleep(_POLL_SECONDS)
-        _reap(process)
-
-    async def _loaded(self) -> None:
-        until = time.monotonic() + LOAD_SECONDS
-        while True:
-            try:
-                health = await self.client.health(timeout=5.0)
-            except EngineUnavailable:
-                raise EngineUnavailable(f"the engine stopped: {_last_line(_log_file(self._socket.stem))}") from None
-            if health.get("status") == "ready":
-                return
-            if health.get("status") == "failed":
-                raise EngineUnavailable(str(health.get("error")))
-            _check_deadline(until, self._options)
-            await asyncio.sleep(_POLL_SECONDS)
+    def _too_long(self) -> EngineUnavailable:
+        return EngineUnavailable(
+            f"the engine for {self._options.source.id} took too long to start; see starfill doctor"
+        )
 
 
-def stop(record: registry.EngineRecord, timeout: float = 10.0) -> bool:
-    """Ask an engine to drain and leave; after `timeout` it is killed. -> whether it went by itself."""
-    with suppress(ProcessLookupError):
-        os.kill(record.pid, signal.SIGTERM)
-    until = time.monotonic() + timeout
-    while record.alive and time.monotonic() < until:
-        time.sleep(_POLL_SECONDS)
-    went = not record.alive
-    if not went:
-        with suppress(ProcessLookupError):
-            os.kill(record.pid, signal.SIGKILL)
-    registry.remove(Path(record.socket))
-    return went
+_NOBODY = registry.EngineRecord(0, 0.0, "", "", "", "", "", "")
+"""Stands for an engine without a record: it serves, but it is not ours to end."""
+
+
+class _Polls:
+    """Pauses between polls: short at first, longer while nothing happens."""
+
+    def __init__(self) -> None:
+        self._next, self._longest = _POLL_SECONDS
+
+    async def pause(self) -> None:
+        await asyncio.sleep(self._next)
+        self._next = min(self._longest, 1.5 * self._next)
 
 
 async def describe(record: registry.EngineRecord) -> dict[str, Any]:
     """One entry of `starfill status`."""
     client = EngineClient(f"unix:{record.socket}")
+    health: dict[str, Any]
     try:
         health = await client.health()
+    except EngineAbsent:
+        health = {"status": "leaving"}
     except EngineUnavailable:
         health = {"status": "not answering"}
     finally:
@@ -214,25 +328,10 @@ async def describe(record: registry.EngineRecord) -> dict[str, Any]:
         "state": health.get("status"),
         "slots": health.get("slots"),
         "uptime": health.get("uptime"),
+        "why": health.get("why"),
+        "asked": health.get("asked") or {},
+        "error": health.get("error"),
     }
-
-
-@asynccontextmanager
-async def _locked(path: Path) -> AsyncIterator[None]:
-    with path.open("w") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                await asyncio.sleep(_POLL_SECONDS)
-        yield
-
-
-async def _retire(socket: Path) -> None:
-    record = registry.read_record(registry.record_path(socket))
-    if record is not None:
-        await asyncio.to_thread(stop, record)
 
 
 def _older(theirs: str, ours: str) -> bool:
@@ -240,34 +339,6 @@ def _older(theirs: str, ours: str) -> bool:
         return tuple(int(part) for part in version.split(".") if part.isdecimal())
 
     return number(theirs) < number(ours)
-
-
-def _check_deadline(until: float, options: EngineOptions) -> None:
-    if time.monotonic() > until:
-        raise EngineUnavailable(f"the engine for {options.source.id} took too long to start; see starfill doctor")
-
-
-def _log_file(key: str) -> Path:
-    folder = paths.private_dir(paths.log_dir())
-    path = folder / f"engine-{key}.log"
-    if path.exists() and path.stat().st_size > _LOG_BYTES:
-        path.replace(path.with_suffix(".1.log"))
-    return path
-
-
-def _last_line(log: Path) -> str:
-    with suppress(OSError):
-        lines = log.read_text(errors="replace").strip().splitlines()
-        if lines:
-            return f"{lines[-1][:500]} (see {log})"
-    return f"see {log}"
-
-
-def _reap(process: subprocess.Popen[bytes]) -> None:
-    """Collect the engine's exit status whenever it ends, so that it leaves no zombie under a living server."""
-    import threading
-
-    threading.Thread(target=process.wait, name="starfill-reap", daemon=True).start()
 
 
 def _swallow(task: asyncio.Task[None]) -> None:

@@ -8,6 +8,7 @@ The residual stream is float32 whatever the weights are; LayerNorm, softmax and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
@@ -25,11 +26,23 @@ class Norm(NamedTuple):
     eps: float
 
 
-class Linear(NamedTuple):
-    """A dense layer, torch layout: weight [out, in], bias [out]."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Linear:
+    """A dense layer, torch layout: weight [out, in], bias [out]; the bias' dtype is that of what comes in and goes out.
+
+    `packed.py` has the forms whose weight is stored otherwise; they differ in how they multiply.
+    """
 
     weight: Tensor
     bias: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x [T, in] -> x @ weight.T + bias [T, out], of the dtype of `x`."""
+        return F.linear(x, self.weight, self.bias)
+
+    def gelu(self, x: Tensor, *, exact: bool) -> Tensor:
+        """GELU of the product: erf if `exact`, else the tanh form."""
+        return F.gelu(self(x), approximate="none" if exact else "tanh")
 
 
 class Head(NamedTuple):
@@ -39,6 +52,7 @@ class Head(NamedTuple):
     logprobs: Tensor  # [S] float32, of `ids`, before any mask
     top_ids: Tensor  # [S, top] int64
     top_logprobs: Tensor  # [S, top] float32
+    logits: Tensor  # [S, V] float32, before any mask, if asked for; else [S, 0]
 
 
 class Ops(Protocol):
@@ -68,8 +82,20 @@ class Ops(Protocol):
         """-> GELU(LayerNorm(x) @ weight.T + bias) [T, n_inner]; erf if `exact`, else the tanh form."""
         ...
 
-    def head(self, x: Tensor, norm: Norm, vocabulary: Tensor, allow: Tensor | None, top: int) -> Head:
-        """Final LayerNorm, product with the vocabulary [V, d], arg-max over the tokens that `allow` [S, V] permits."""
+    def head(
+        self,
+        x: Tensor,
+        norm: Norm,
+        vocabulary: Tensor | Linear,
+        allow: Tensor | None,
+        top: int,
+        *,
+        logits: bool = False,
+    ) -> Head:
+        """Final LayerNorm, product with the vocabulary [V, d], arg-max over the tokens that `allow` [S, V] permits.
+
+        With `logits`, all of them come back too, before any mask: what sampling needs, and greedy decoding does not.
+        """
         ...
 
 
@@ -82,7 +108,7 @@ class TorchOps:
 
     def ln_qkv_append(self, x: Tensor, norm: Norm, qkv: Linear, kv: Tensor, spans: Sequence[Span]) -> Tensor:
         """See `Ops.ln_qkv_append`."""
-        fused = F.linear(_layer_norm(x, norm, qkv.weight.dtype), qkv.weight, qkv.bias)
+        fused = qkv(_layer_norm(x, norm, qkv.bias.dtype))
         d, groups, head_dim = x.shape[1], kv.shape[2], kv.shape[4]
         row = 0
         for span in spans:
@@ -114,24 +140,37 @@ class TorchOps:
 
     def proj_residual(self, x: Tensor, y: Tensor, proj: Linear) -> Tensor:
         """See `Ops.proj_residual`."""
-        return x.add_(F.linear(y, proj.weight, proj.bias))
+        return x.add_(proj(y))
 
     def ln_fc_gelu(self, x: Tensor, norm: Norm, fc: Linear, *, exact: bool) -> Tensor:
         """See `Ops.ln_fc_gelu`."""
-        inner = F.linear(_layer_norm(x, norm, fc.weight.dtype), fc.weight, fc.bias)
-        return F.gelu(inner, approximate="none" if exact else "tanh")
+        return F.gelu(fc(_layer_norm(x, norm, fc.bias.dtype)), approximate="none" if exact else "tanh")
 
-    def head(self, x: Tensor, norm: Norm, vocabulary: Tensor, allow: Tensor | None, top: int) -> Head:
+    def head(
+        self,
+        x: Tensor,
+        norm: Norm,
+        vocabulary: Tensor | Linear,
+        allow: Tensor | None,
+        top: int,
+        *,
+        logits: bool = False,
+    ) -> Head:
         """See `Ops.head`."""
-        logits = F.linear(_layer_norm(x, norm, vocabulary.dtype), vocabulary).float()
-        ids = (logits if allow is None else logits.masked_fill(~allow, float("-inf"))).argmax(dim=-1)
-        normaliser = torch.logsumexp(logits, dim=-1, keepdim=True)
-        best = torch.topk(logits, top, dim=-1)
+        if isinstance(vocabulary, Tensor):
+            all_logits = F.linear(_layer_norm(x, norm, vocabulary.dtype), vocabulary).float()
+        else:
+            all_logits = vocabulary(_layer_norm(x, norm, vocabulary.bias.dtype)).float()
+        permitted = all_logits if allow is None else all_logits.masked_fill(~allow, float("-inf"))
+        ids = permitted.argmax(dim=-1)
+        normaliser = torch.logsumexp(all_logits, dim=-1, keepdim=True)
+        best = torch.topk(all_logits, top, dim=-1)
         return Head(
             ids=ids,
-            logprobs=(logits.gather(1, ids[:, None]) - normaliser)[:, 0],
+            logprobs=(all_logits.gather(1, ids[:, None]) - normaliser)[:, 0],
             top_ids=best.indices,
             top_logprobs=best.values - normaliser,
+            logits=all_logits if logits else all_logits[:, :0],
         )
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -67,16 +68,33 @@ def private_dir(path: Path) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o700, exist_ok=True)
-        found = path.lstat()
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except (NotADirectoryError, FileExistsError) as error:
+        raise _not_ours(path) from error
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _not_ours(path) from error
         raise StarfillError(f"{path}: {error.strerror}; set STARFILL_HOME to a folder that you may write to") from error
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise StarfillError(f"{path} is not a directory of this user: remove it, or set STARFILL_HOME")
-    if stat.S_IMODE(found.st_mode) != 0o700:
-        path.chmod(0o700)
+    try:  # on what was opened, not on what has that name by now
+        found = os.fstat(fd)
+        if found.st_uid != os.getuid():
+            raise _not_ours(path)
+        if stat.S_IMODE(found.st_mode) != 0o700:
+            os.fchmod(fd, 0o700)
+    finally:
+        os.close(fd)
     return path
 
 
+def _not_ours(path: Path) -> StarfillError:
+    return StarfillError(f"{path} is not a directory of this user: remove it, or set STARFILL_HOME")
+
+
 def _short_dir(suffix: str) -> Path:
+    """A folder under the temporary one, which everybody may write to: only its sticky bit keeps others from moving ours."""
     name = f"starfill-{os.getuid()}" + (f"-{suffix}" if suffix else "")
-    return Path(tempfile.gettempdir()) / name
+    parent = Path(tempfile.gettempdir())
+    mode = parent.stat().st_mode
+    if mode & 0o022 and not mode & stat.S_ISVTX:
+        raise StarfillError(f"{parent} lets others replace our folder (no sticky bit); set STARFILL_HOME or TMPDIR")
+    return parent / name

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from engine.errors import DeviceError
+from engine.errors import DeviceError, DeviceMemoryExhausted
 from engine.gpt_bigcode import GPTBigCode, ModelShape
+from engine.ops import Head
+from engine.sampler import Draw, sample
 from engine.sizes import human_size
 from engine.step import Sample, Step
 
 MAX_SLOTS = 32
-SMALL_MODEL = 500_000_000
-"""Parameters up to which a model is kept in float32 on a CPU, where it is exact and still quick."""
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class TorchRunner:
@@ -36,32 +36,72 @@ class TorchRunner:
         """Positions in one slot."""
         return self._kv.shape[4]
 
+    @torch.inference_mode()
     def run(self, step: Step) -> list[Sample]:
         """See `step.Runner`."""
+        try:
+            return self._run(step)
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise DeviceMemoryExhausted(
+                f"{self._model.device} has no memory for a pass over {len(step.ids)} tokens; "
+                "close what else uses it, or start the engine with a smaller --kv-memory"
+            ) from error
+
+    def keep_slots(self, slots: Sequence[int]) -> None:
+        """See `step.Runner`. By way of the host: the device has no room for two of them."""
+        kept = torch.stack([self._kv[slot].to("cpu") for slot in slots])
+        self._kv = self._kv.new_empty(0)
+        if self._model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._kv = kept.to(self._model.device)
+
+    def _run(self, step: Step) -> list[Sample]:
         device = self._model.device
         for copy in step.copies:
             self._kv[copy.target, :, :, :, : copy.length] = self._kv[copy.source, :, :, :, : copy.length]
-        positions = torch.cat([torch.arange(s.start, s.start + s.length) for s in step.spans])
-        ends = torch.tensor([s.length for s in step.spans]).cumsum(0) - 1
+        positions = [at for span in step.spans for at in range(span.start, span.start + span.length)]
+        ends = list(accumulate(span.length for span in step.spans))
+        wanted = [n for n, sampled in enumerate(step.sampled) if sampled]
+        mask = self._mask([step.allowed[n] for n in wanted])
         head = self._model.forward(
-            torch.tensor(step.ids).to(device),
-            positions.to(device),
+            torch.tensor(step.ids, device=device),
+            torch.tensor(positions, device=device),
             step.spans,
             self._kv,
-            ends[torch.tensor(step.sampled)].to(device),
-            self._mask(step),
+            torch.tensor([ends[n] - 1 for n in wanted], dtype=torch.int64, device=device),
+            mask,
             step.top,
+            logits=any(step.sampling[n] is not None for n in wanted),
         )
         if head is None:
             return []
-        rows = zip(*(part.tolist() for part in head), strict=True)
-        return [
-            Sample(token, logprob, tuple(zip(top_ids, top_logprobs, strict=True)))
-            for token, logprob, top_ids, top_logprobs in rows
-        ]
+        return self._draw(step, wanted, head, mask) if head.logits.numel() else _answers(head)
 
-    def _mask(self, step: Step) -> Tensor | None:
-        wanted = [allowed for allowed, sampled in zip(step.allowed, step.sampled, strict=True) if sampled]
+    def _draw(self, step: Step, wanted: list[int], head: Head, mask: Tensor | None) -> list[Sample]:
+        """Samples of a pass in which some rows are not greedy; a row may be drawn from several times."""
+        rows: list[int] = []
+        draws: list[Draw | None] = []
+        for row, number in enumerate(wanted):
+            span, sampling = step.spans[number], step.sampling[number]
+            for more in range(step.draws[number]):
+                rows.append(row)
+                if sampling is None:
+                    draws.append(None)
+                    continue
+                candidate = replace(sampling, candidate=sampling.candidate + more)
+                draws.append(Draw(candidate, span.start + span.length, step.seen[number]))
+        at = torch.tensor(rows, device=head.ids.device)
+        ids, logprobs = head.ids[at], head.logprobs[at]
+        here = torch.tensor([n for n, draw in enumerate(draws) if draw is not None], device=head.ids.device)
+        drawn = head.logits[at[here]]
+        allowed = None if mask is None else mask[at[here]]
+        ids[here] = sample(drawn, [draw for draw in draws if draw is not None], allowed)
+        logprobs[here] = drawn.gather(1, ids[here][:, None])[:, 0] - torch.logsumexp(drawn, dim=-1)
+        return _answers(Head(ids, logprobs, head.top_ids[at], head.top_logprobs[at], drawn))
+
+    def _mask(self, wanted: list[Sequence[int] | None]) -> Tensor | None:
         if all(allowed is None for allowed in wanted):
             return None
         mask = torch.zeros(len(wanted), self._model.shape.vocab_size, dtype=torch.bool)
@@ -70,34 +110,20 @@ class TorchRunner:
         return mask.to(self._model.device)
 
 
-def choose_device(name: str) -> torch.device:
-    """Resolve `--device`; raises DeviceError when it is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind = name.partition(":")[0]
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise DeviceError(f"--device {name}: this torch sees no CUDA device; use --device cpu or install a CUDA build")
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError("--device mps: no Apple GPU is available here; use --device cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise DeviceError(f"--device {name}: not usable ({str(error).splitlines()[0]})") from error
-    return device
+def _answers(head: Head) -> list[Sample]:
+    """One transfer to the host for each part, however many rows there are."""
+    parts = (head.ids, head.logprobs, head.top_ids, head.top_logprobs)
+    rows = zip(*(part.tolist() for part in parts), strict=True)
+    return [
+        Sample(token, logprob, tuple(zip(top_ids, top_logprobs, strict=True)))
+        for token, logprob, top_ids, top_logprobs in rows
+    ]
 
 
-def choose_dtype(name: str, device: torch.device, shape: ModelShape) -> torch.dtype:
-    """Resolve `--dtype` for a model on a device."""
-    if name in _DTYPES:
-        return _DTYPES[name]
-    if name != "auto":
-        raise DeviceError(f"--dtype {name}: this version computes in {', '.join(_DTYPES)}; choose one of them, or auto")
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
-    if device.type == "cpu" and shape.parameters > SMALL_MODEL:
-        return torch.bfloat16
-    return torch.float32
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return any(sign in str(error) for sign in ("DefaultCPUAllocator: can't allocate", "out of memory"))
 
 
 def slots_that_fit(shape: ModelShape, dtype: torch.dtype, window: int, memory: int) -> int:
@@ -109,21 +135,3 @@ def slots_that_fit(shape: ModelShape, dtype: torch.dtype, window: int, memory: i
             "raise it, or make --window smaller"
         )
     return min(MAX_SLOTS, memory // one)
-
-
-def set_cpu_threads() -> int:
-    """Leave one physical core to the editor: an oversubscribed core makes every barrier wait. -> threads used."""
-    available = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    threads = max(1, _physical_cores(len(available)) - 1)
-    torch.set_num_threads(threads)
-    return threads
-
-
-def _physical_cores(logical: int) -> int:
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as lines:  # noqa: PTH123
-            fields = [line.partition(":")[2].strip() for line in lines if line.startswith(("physical id", "core id"))]
-        cores = len(set(zip(fields[::2], fields[1::2], strict=True)))
-    except (OSError, ValueError):
-        cores = 0
-    return min(logical, cores or logical)

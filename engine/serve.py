@@ -3,125 +3,118 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
+import gc
 import logging
 import os
 import signal
-import socket
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from engine import __version__, registry
+from engine import __version__, paths
+from engine.containment import Containment
+from engine.endpoint import Bound, Endpoint
 from engine.errors import StarfillError
-from engine.guard import SameUserProtocol, TcpGuard
+from engine.guard import MAX_HEAD, BodyBudget, GuardedProtocol, TcpGuard, drop_overdue
 from engine.intake import Intake
 from engine.kv_slots import KvSlots
+from engine.logs import LOG_BYTES, log_loop_error
 from engine.metrics import Metrics
 from engine.scheduler import Scheduler
 from engine.service import EngineState, Service
 from engine.step import Runner
+from engine.watchdog import Compilation, Limits, Vitals, Watchdog
 from engine.worker import Worker
+
+__all__ = ["DRAIN_SECONDS", "Endpoint", "Loaded", "serve"]
 
 log = logging.getLogger(__name__)
 
-DRAIN_SECONDS = 5
-_BACKLOG = 128
+DRAIN_SECONDS = 10.0
+"""How long requests under way may take to end once the engine was told to leave; then they end with an error."""
+
+HUNG_EXIT = 70
+"""Exit code of an engine that ended itself because it hung (EX_SOFTWARE)."""
+
+_LAST_WORDS_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model ready to run."""
+    """A model ready to run. `why` says, for people, why this device and dtype were chosen."""
 
     intake: Intake
     runner: Runner
     dtype: str
     device: str
     max_batch: int | None = None
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where to listen: a Unix socket, or a TCP port with a token."""
+class Manner:
+    """How an engine is to live."""
 
-    path: Path | None = None
-    host: str = "127.0.0.1"
-    port: int = 0
-    token: str = ""
-
-    def bind(self) -> socket.socket:
-        """A listening socket; the Unix one is mode 0600 from its first moment."""
-        if self.path is None:
-            family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-            listener = socket.socket(family, socket.SOCK_STREAM)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listener.bind((self.host, self.port))
-            except OSError as error:
-                raise StarfillError(f"--host {self.host} --port {self.port}: {error.strerror}") from error
-        else:
-            _clear_stale(self.path)
-            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            before = os.umask(0o177)
-            try:
-                listener.bind(str(self.path))
-            except OSError as error:
-                raise StarfillError(f"--socket {self.path}: {error.strerror or error}") from error
-            finally:
-                os.umask(before)
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)
-        return listener
+    idle_exit: float | None = None
+    """Leave after so many seconds without a request."""
+    drain: float = DRAIN_SECONDS
+    limits: Limits = field(default_factory=Limits)
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    """What it was started with, for those who ask for something else later."""
+    check_each_step: bool = False
+    """Check the books after every forward pass, not only when idle: for tests."""
 
 
-def serve(model_id: str, load: Callable[[], Loaded], endpoint: Endpoint, idle_exit: float | None) -> int:
-    """Run until told to stop, or idle for `idle_exit` seconds -> the process' exit code."""
+def serve(model_id: str, load: Callable[[], Loaded], endpoint: Endpoint, manner: Manner | None = None) -> int:
+    """Run until told to stop, or idle for too long -> the process' exit code. Raises EndpointTaken, StarfillError."""
+    faulthandler.enable()
     # Until the event loop takes the signal over, it must not end us between binding and cleaning up.
     signal.signal(signal.SIGTERM, _leave_at_once)
-    listener = endpoint.bind()
-    identity = _identity(endpoint.path)
+    bound = endpoint.bind()
     try:
-        return _serve_on(listener, model_id, load, endpoint, idle_exit)
+        return _serve_on(bound, model_id, load, manner or Manner())
     finally:
-        listener.close()
-        if endpoint.path is not None and identity == _identity(endpoint.path):
-            registry.remove(endpoint.path)
+        bound.close()
 
 
 def _leave_at_once(*_: object) -> None:
     raise SystemExit(0)
 
 
-def _serve_on(
-    listener: socket.socket, model_id: str, load: Callable[[], Loaded], endpoint: Endpoint, idle_exit: float | None
-) -> int:
-    state = EngineState(model_id, facts={"pid": os.getpid(), "model": model_id})
+def _serve_on(bound: Bound, model_id: str, load: Callable[[], Loaded], manner: Manner) -> int:
+    state = EngineState(model_id, facts={"pid": os.getpid(), "model": model_id}, flags=manner.flags)
     metrics = Metrics()
     service = Service(state, metrics)
-    app: ASGIApp = service.app
-    if endpoint.path is None:
-        app = TcpGuard(app, endpoint.token, endpoint.host, listener.getsockname()[1])
+    contained = Containment(BodyBudget(service.app))
+    app: ASGIApp = contained
+    if bound.endpoint.path is None:
+        app = TcpGuard(app, bound.endpoint.token, bound.endpoint.host, bound.port)
     server = _Server(
         uvicorn.Config(
             app,
-            http=SameUserProtocol,
+            http=GuardedProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
+            h11_max_incomplete_event_size=MAX_HEAD,
             timeout_keep_alive=60,
-            timeout_graceful_shutdown=DRAIN_SECONDS,
+            timeout_graceful_shutdown=int(manner.drain) + 2,
         )
     )
-    engine = _Engine(state, metrics, server, endpoint)
+    engine = _Engine(state, metrics, server, bound, contained, manner)
     try:
-        asyncio.run(engine.run(listener, load, idle_exit))
+        asyncio.run(engine.run(load))
     finally:
         engine.stop()
         service.close()
@@ -139,30 +132,57 @@ class _Server(uvicorn.Server):
 class _Engine:
     """Ties the life of the model to the life of the server."""
 
-    def __init__(self, state: EngineState, metrics: Metrics, server: uvicorn.Server, endpoint: Endpoint) -> None:
+    def __init__(
+        self,
+        state: EngineState,
+        metrics: Metrics,
+        server: uvicorn.Server,
+        bound: Bound,
+        contained: Containment,
+        manner: Manner,
+    ) -> None:
         self._state = state
         self._metrics = metrics
         self._server = server
-        self._endpoint = endpoint
+        self._bound = bound
+        self._contained = contained
+        self._manner = manner
+        self._compilation = Compilation()
+        self._beats = 0
+        self._loop: asyncio.AbstractEventLoop
+        self._watchdog = Watchdog(manner.limits, self._vitals, self._end_hung)
 
-    async def run(self, listener: socket.socket, load: Callable[[], Loaded], idle_exit: float | None) -> None:
+    async def run(self, load: Callable[[], Loaded]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(log_loop_error)
         self._publish("", "")
         threading.Thread(target=self._load, args=(load,), name="starfill-load", daemon=True).start()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._leave)
-        housekeeping = asyncio.create_task(self._housekeeping(idle_exit))
+            self._loop.add_signal_handler(number, self._leave)
+        self._watchdog.start()
+        housekeeping = asyncio.create_task(self._housekeeping())
         try:
-            await self._server.serve(sockets=[listener])
+            await self._server.serve(sockets=[self._bound.listener])
         finally:
             housekeeping.cancel()
 
     def stop(self) -> None:
         if self._state.worker is not None:
-            self._state.worker.stop()
+            self._state.worker.stop()  # still watched: the pass that it waits for may hang
+        self._watchdog.stop()
 
     def _load(self, load: Callable[[], Loaded]) -> None:
         try:
             loaded = load()
+            scheduler = Scheduler(KvSlots(loaded.runner.slots, loaded.runner.window), max_running=loaded.max_batch)
+            died = partial(self._fail, "the engine broke; it is started again with the next request")
+            worker = Worker(
+                scheduler,
+                loaded.runner,
+                time.perf_counter,
+                on_death=died,
+                check_each_step=self._manner.check_each_step,
+            )
         except StarfillError as error:
             self._fail(str(error))
             return
@@ -170,14 +190,16 @@ class _Engine:
             log.exception("the model could not be loaded")
             self._fail(f"the model could not be loaded: {type(error).__name__}")
             return
-        scheduler = Scheduler(KvSlots(loaded.runner.slots, loaded.runner.window), max_running=loaded.max_batch)
-        worker = Worker(scheduler, loaded.runner, time.perf_counter, on_death=lambda: self._fail("the engine broke"))
+        gc.collect()
+        gc.freeze()  # what was loaded stays: no collection need walk it again
+        self._compilation.listen()
         worker.start()
-        self._metrics.watch(worker)
-        self._state.facts |= {"dtype": loaded.dtype, "device": loaded.device}
+        self._metrics.watch(worker, loaded.device)
+        self._state.facts |= {"dtype": loaded.dtype, "device": loaded.device, "why": loaded.why}
         self._state.intake = loaded.intake
-        self._state.worker = worker
         self._publish(loaded.dtype, loaded.device)
+        self._state.last_request = time.monotonic()
+        self._state.worker = worker
         log.info("ready: %s, %s on %s", self._state.model_id, loaded.dtype, loaded.device)
 
     def _fail(self, reason: str) -> None:
@@ -185,24 +207,28 @@ class _Engine:
         self._state.failure = reason
 
     def _publish(self, dtype: str, device: str) -> None:
-        if self._endpoint.path is None:
-            return
-        registry.write_record(
-            registry.EngineRecord(
-                os.getpid(), str(self._endpoint.path), self._state.model_id, dtype, device, __version__
-            )
-        )
+        self._bound.publish(self._state.model_id, dtype, device, __version__)
 
     def _leave(self) -> None:
-        """Take nothing new, let what is streaming end, and go; told twice, go at once."""
-        self._server.force_exit = self._state.draining
+        """Take nothing new, let what is under way end, and go; told twice, go at once."""
+        if self._state.draining:
+            self._server.force_exit = True
+            return
         self._state.draining = True
         self._server.should_exit = True
+        self._loop.call_later(self._manner.drain, self._contained.interrupt, "the engine is leaving; ask again")
 
-    async def _housekeeping(self, idle_exit: float | None) -> None:
-        """Leave when idle, and when the model failed: a moment later, so that whoever waits reads the reason."""
-        while not self._server.should_exit:
+    async def _housekeeping(self) -> None:
+        """Keep the bounds; leave when idle, and when the model failed: a moment later, so that waiters read the reason."""
+        idle_exit, stderr = self._manner.idle_exit, _own_standard_error()
+        while True:
             await asyncio.sleep(min(1.0, idle_exit / 4) if idle_exit else 1.0)
+            self._beats += 1
+            drop_overdue(list(self._server.server_state.connections), self._loop.time())
+            if stderr is not None:
+                _cut(stderr)
+            if self._server.should_exit:
+                continue
             if self._state.failure is not None:
                 await asyncio.sleep(1.0)
                 self._server.should_exit = True
@@ -210,30 +236,48 @@ class _Engine:
                 log.info("idle for %.0f s: leaving", idle_exit)
                 self._leave()
 
+    def _vitals(self) -> Vitals:
+        worker = self._state.worker
+        return Vitals(
+            loading=worker is None and self._state.failure is None,
+            busy_since=worker.busy_since if worker is not None else None,
+            passes=worker.counters.forward_calls if worker is not None else 0,
+            compiling=self._compilation.running,
+            beats=self._beats,
+        )
 
-def _clear_stale(path: Path) -> None:
-    """Remove a socket that nobody listens on; refuse one that somebody does, and anything that is no socket."""
-    try:
-        if not path.is_socket():
-            if path.exists() or path.is_symlink():
-                raise StarfillError(f"--socket {path}: exists and is not a socket; remove it or choose another path")
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.settimeout(1.0)
-            probe.connect(str(path))
-    except (ConnectionRefusedError, FileNotFoundError):
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise StarfillError(f"--socket {path}: {error.strerror or error}") from error
-    else:
-        raise StarfillError(f"--socket {path}: another engine listens there; stop it or choose another path")
+    def _end_hung(self, what: str) -> None:
+        """Called on the watchdog's thread. Everybody who waits is told, if the event loop can; then the process ends."""
+        reason = f"the engine hung: {what}"
+        log.critical("%s; it ends itself", reason)
+        faulthandler.dump_traceback(all_threads=True)
+        sys.stderr.write(f"starfill: {reason}\n")  # the last line is what a client that started us shows
+        self._state.failure = reason
+
+        async def tell() -> None:
+            self._contained.interrupt(f"{reason}; it is started again with the next request")
+            await self._contained.settled()
+            await asyncio.sleep(0.05)  # for the last bytes to leave
+
+        with suppress(Exception):
+            asyncio.run_coroutine_threadsafe(tell(), self._loop).result(_LAST_WORDS_SECONDS)
+        self._bound.close()
+        logging.shutdown()
+        os._exit(HUNG_EXIT)
 
 
-def _identity(path: Path | None) -> tuple[int, int] | None:
-    """Device and inode, so that only our own socket is removed in the end."""
-    try:
-        found = path.lstat() if path is not None else None
-    except OSError:
-        return None
-    return (found.st_dev, found.st_ino) if found is not None else None
+def _own_standard_error() -> int | None:
+    """The descriptor of standard error, if it is a file among starfill's logs, as the launcher makes it."""
+    with suppress(OSError, ValueError, StarfillError):
+        descriptor = sys.stderr.fileno()
+        there = os.fstat(descriptor)
+        if any(os.path.samestat(there, path.stat()) for path in paths.log_dir().glob("*.err")):
+            return descriptor
+    return None
+
+
+def _cut(descriptor: int) -> None:
+    """Empty a file that grew too long; what is written after that begins at its start, because it is appended."""
+    with suppress(OSError):
+        if os.fstat(descriptor).st_size > LOG_BYTES:
+            os.ftruncate(descriptor, 0)

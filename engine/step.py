@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from engine.sampling import Sampling
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -39,17 +41,49 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One forward pass over `ids`, the tokens of `spans` in order.
+    """One forward pass over `ids`, the tokens of `spans` in order. All other tuples have one entry for each span.
 
-    `sampled[i]` says whether span i wants a token after its last row; `allowed[i]` restricts it to some ids.
+    sampled: whether the span wants a token after its last row.
+    allowed: ids that this token may be; None allows all.
+    sampling: how it is drawn; None is the arg-max.
+    seen: ids that the repetition penalty of `sampling` applies to; empty where it penalises nothing.
+    draws: how many tokens are wanted after the same row, for `sampling.candidate` and those after it.
+    top: how many alternatives to report for every token.
     """
 
     spans: tuple[Span, ...]
     ids: tuple[int, ...]
     sampled: tuple[bool, ...]
     allowed: tuple[Sequence[int] | None, ...]
+    sampling: tuple[Sampling | None, ...]
+    seen: tuple[Sequence[int], ...]
+    draws: tuple[int, ...]
     copies: tuple[Copy, ...] = ()
     top: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        span: Span,
+        ids: Sequence[int],
+        *,
+        sampled: bool = True,
+        allowed: Sequence[int] | None = None,
+        sampling: Sampling | None = None,
+        seen: Sequence[int] = (),
+        draws: int = 1,
+        copies: Sequence[Copy] = (),
+        top: int = 0,
+    ) -> Step:
+        """A pass over one span."""
+        return cls(
+            (span,), tuple(ids), (sampled,), (allowed,), (sampling,), (tuple(seen),), (draws,), tuple(copies), top
+        )
+
+    @property
+    def samples(self) -> int:
+        """How many tokens the pass answers with."""
+        return sum(draws for draws, sampled in zip(self.draws, self.sampled, strict=True) if sampled)
 
 
 class Runner(Protocol):
@@ -66,5 +100,12 @@ class Runner(Protocol):
         ...
 
     def run(self, step: Step) -> list[Sample]:
-        """One sample for each span that wants one, in order."""
+        """The samples of each span that wants some, in order. Copies are made first, one after the other.
+
+        Raises DeviceMemoryExhausted, with nothing changed before `start` of any span but the targets of copies.
+        """
+        ...
+
+    def keep_slots(self, slots: Sequence[int]) -> None:
+        """Give back the memory of all KV slots but these, which are numbered anew in this order."""
         ...

@@ -6,22 +6,21 @@ Every model of the family has a byte-level BPE vocabulary (GPT-2's alphabet), so
 from __future__ import annotations
 
 import codecs
-import json
 import re
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from cachetools import LRUCache
 from tokenizers import Tokenizer as Bpe
 
+from engine.checkpoint.json_file import one_line
+from engine.checkpoint.vocabulary import END_OF_TEXT, VocabularyFile, byte_alphabet, find_control, read_vocabulary
 from engine.errors import CheckpointError
 
-_MAX_FILE = 64 * 2**20
 _MAX_PIECE = 1_024  # characters; longer ones are not worth remembering
 
 # A line that follows a non-blank character starts a new pre-token at its line end under GPT-2's pattern: no letter, digit or
@@ -51,27 +50,18 @@ class Tokenizer:
     """One model's vocabulary. Safe to use from several threads."""
 
     def __init__(self, path: Path) -> None:
+        file = read_vocabulary(path.parent, path.name)
         try:
-            if path.stat().st_size > _MAX_FILE:
-                raise CheckpointError(f"{path}: larger than {_MAX_FILE >> 20} MiB")
-            source = json.loads(path.read_text(encoding="utf-8"))
-            added = {str(token["content"]): int(token["id"]) for token in source.get("added_tokens", [])}
-            # Without its added tokens, the encoder cannot make a control token of any text.
-            plain = source | {"added_tokens": [], "truncation": None, "padding": None, "post_processor": None}
-            self._bpe = Bpe.from_str(json.dumps(plain))
-            self._raw_bpe = Bpe.from_str(json.dumps(source | {"truncation": None, "padding": None}))
-        except FileNotFoundError as error:
-            raise CheckpointError(f"{path}: no such file; a model directory needs it") from error
-        except CheckpointError:
-            raise
+            # Without control tokens, the encoder cannot make one of any text.
+            self._bpe = Bpe.from_str(file.without_control().for_library())
+            self._raw_bpe = Bpe.from_str(file.for_library())
         except Exception as error:
-            raise CheckpointError(f"{path}: not a usable tokenizer ({type(error).__name__}: {error})") from error
-        if source.get("model", {}).get("type") != "BPE" or source.get("normalizer") is not None:
-            raise CheckpointError(f"{path}: expected a byte-level BPE tokenizer without a normalizer")
-        self._control_ids = frozenset(added.values())
-        self.control = _find_control(path, added)
-        self._bytes = _token_bytes(self._raw_bpe, self._control_ids)
-        self._piecewise = _splits_at_newlines(source.get("pre_tokenizer"))
+            raise CheckpointError(f"{path}: not a usable tokenizer ({one_line(error)})") from error
+        self._control_ids = frozenset(file.control.values())
+        self._control_texts = {token: text for text, token in file.control.items()}
+        self.control = _control_tokens(file.control)
+        self._bytes = _token_bytes(file)
+        self._piecewise = file.regex
         self._pieces: LRUCache[str, tuple[int, ...]] = LRUCache(16_384)
         self._lock = threading.Lock()
 
@@ -165,7 +155,7 @@ class Tokenizer:
         spelled: list[int] = []
         for token in ids:
             if token in self._control_ids:
-                for character in self._raw_bpe.id_to_token(token) or "":
+                for character in self._control_texts[token]:
                     spelled.extend(self._bpe.encode(character, add_special_tokens=False).ids)
             else:
                 spelled.append(token)
@@ -197,49 +187,24 @@ def _encodable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
-def _find_control(path: Path, added: dict[str, int]) -> ControlTokens:
-    # StarCoder writes its control tokens with underscores, SantaCoder with dashes.
-    def find(*names: str) -> int | None:
-        return next((added[name] for name in names if name in added), None)
-
-    end = find("<|endoftext|>")
-    if end is None:
-        raise CheckpointError(f"{path}: no <|endoftext|> among added_tokens; not a StarCoder or SantaCoder tokenizer")
+def _control_tokens(control: Mapping[str, int]) -> ControlTokens:
+    fim = find_control(control)
     return ControlTokens(
-        end_of_text=end,
-        fim_prefix=find("<fim_prefix>", "<fim-prefix>"),
-        fim_middle=find("<fim_middle>", "<fim-middle>"),
-        fim_suffix=find("<fim_suffix>", "<fim-suffix>"),
-        filename=find("<filename>"),
-        reponame=find("<reponame>"),
+        end_of_text=control[END_OF_TEXT],
+        fim_prefix=fim["prefix"],
+        fim_middle=fim["middle"],
+        fim_suffix=fim["suffix"],
+        filename=control.get("<filename>"),
+        reponame=control.get("<reponame>"),
     )
 
 
-def _token_bytes(bpe: Any, control: frozenset[int]) -> list[bytes]:
-    vocabulary: dict[str, int] = bpe.get_vocab(with_added_tokens=True)
-    alphabet = _byte_alphabet()
-    table = [b""] * (max(vocabulary.values()) + 1)
-    for text, token in vocabulary.items():
+def _token_bytes(file: VocabularyFile) -> list[bytes]:
+    """What each id stands for; nothing for control tokens and for ids between."""
+    alphabet = byte_alphabet()
+    control = set(file.control.values())
+    table = [b""] * file.size
+    for text, token in file.vocab.items():
         if token not in control:
             table[token] = bytes(alphabet[c] for c in text) if all(c in alphabet for c in text) else text.encode()
     return table
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's printable character for each byte (Radford et al. 2019, `bytes_to_unicode`), inverted."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [b for b in range(256) if b not in printable]
-    return {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(others)}
-
-
-def _splits_at_newlines(pre_tokenizer: dict[str, Any] | None) -> bool:
-    """Whether this is ByteLevel with GPT-2's pattern, after at most a splitting of digits."""
-    parts = (pre_tokenizer or {}).get("pretokenizers", [pre_tokenizer or {}])
-    kinds = [part.get("type") for part in parts]
-    return (
-        bool(kinds)
-        and kinds[-1] == "ByteLevel"
-        and set(kinds[:-1]) <= {"Digits"}
-        and parts[-1].get("use_regex", True) is True
-        and not parts[-1].get("add_prefix_space", False)
-    )

@@ -6,18 +6,18 @@ import logging
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from engine.errors import EngineFault, StarfillError
+from engine.errors import DeviceMemoryExhausted, EngineFault, Overloaded, StarfillError
 from engine.generation import Delta, Generation
-from engine.scheduler import Scheduler
+from engine.scheduler import Progress, Scheduler
 from engine.step import Runner, Step
 
 log = logging.getLogger(__name__)
 
-Deliver = Callable[[Delta | StarfillError], None]
-"""Called on the worker's thread: quick, and never raising."""
+Deliver = Callable[[int, Delta | StarfillError], None]
+"""Takes the number of a candidate and what it got. Called on the worker's thread: quick, and never raising."""
 
 
 @dataclass(slots=True)
@@ -28,29 +28,55 @@ class Counters:
     tokens_generated: int = 0
     aborted: int = 0
     failed: int = 0
+    refused: int = 0
+    memory_exhausted: int = 0
 
 
 @dataclass(slots=True)
 class _Inbox:
     submitted: deque[tuple[Generation, Deliver]] = field(default_factory=deque)
     aborted: deque[int] = field(default_factory=deque)
+    paused: deque[tuple[int, bool]] = field(default_factory=deque)
     stopping: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.submitted or self.aborted or self.paused or self.stopping)
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Who gets a request's deltas, and how many of its candidates have not ended."""
+
+    deliver: Deliver
+    candidates: int
 
 
 class Worker:
-    """Owns the scheduler and the runner: nobody else touches them once it has started."""
+    """Owns the scheduler and the runner: nobody else touches them once it has started.
+
+    `busy_since` is the clock's value when the running forward pass began, None between passes. With `check_each_step`
+    the books are checked after every pass, not only when there is nothing to do.
+    """
 
     def __init__(
-        self, scheduler: Scheduler, runner: Runner, clock: Callable[[], float], on_death: Callable[[], None]
+        self,
+        scheduler: Scheduler,
+        runner: Runner,
+        clock: Callable[[], float],
+        on_death: Callable[[], None],
+        *,
+        check_each_step: bool = False,
     ) -> None:
         self.counters = Counters()
+        self.busy_since: float | None = None
         self._scheduler = scheduler
         self._runner = runner
         self._clock = clock
         self._on_death = on_death
+        self._check_each_step = check_each_step
         self._inbox = _Inbox()
         self._wake = threading.Condition()
-        self._deliver: dict[int, Deliver] = {}
+        self._readers: dict[int, _Reader] = {}
         self._thread = threading.Thread(target=self._live, name="starfill-decode", daemon=True)
 
     @property
@@ -61,7 +87,7 @@ class Worker:
     @property
     def active(self) -> int:
         """Requests that have not ended."""
-        return self._scheduler.running + self._scheduler.waiting + len(self._inbox.submitted)
+        return len(self._readers) + len(self._inbox.submitted)
 
     def start(self) -> None:
         """Begin to serve."""
@@ -77,18 +103,27 @@ class Worker:
             self._thread.join()
 
     def submit(self, generation: Generation, deliver: Deliver) -> None:
-        """Queue a generation. `deliver` gets its deltas up to the one that carries `finish`, or one error."""
+        """Queue a request by its first candidate.
+
+        `deliver` gets the deltas of each candidate up to the one that carries `finish`, or one error for the whole request.
+        """
         with self._wake:
             if not self._inbox.stopping:
                 self._inbox.submitted.append((generation, deliver))
                 self._wake.notify()
                 return
-        deliver(EngineFault("the engine is shutting down; ask again"))
+        deliver(generation.candidate, EngineFault("the engine is shutting down; ask again"))
 
-    def abort(self, generation_id: int) -> None:
-        """Stop a generation before the next forward pass; nothing more is delivered for it. Unknown ids are ignored."""
+    def abort(self, request: int) -> None:
+        """Stop a request before the next forward pass; nothing more is delivered for it. Unknown ids are ignored."""
         with self._wake:
-            self._inbox.aborted.append(generation_id)
+            self._inbox.aborted.append(request)
+            self._wake.notify()
+
+    def pause(self, request: int, paused: bool) -> None:
+        """Compute nothing for a request whose reader lags behind, until told to go on. Unknown ids are ignored."""
+        with self._wake:
+            self._inbox.paused.append((request, paused))
             self._wake.notify()
 
     def _live(self) -> None:
@@ -99,59 +134,97 @@ class Worker:
             self._on_death()
         with self._wake:
             self._inbox.stopping = True
-            unfinished = [*self._deliver.values(), *(deliver for _, deliver in self._inbox.submitted)]
+            unfinished = [reader.deliver for reader in self._readers.values()]
+            unfinished += [deliver for _, deliver in self._inbox.submitted]
         for deliver in unfinished:
-            deliver(EngineFault("the engine is shutting down; ask again"))
+            deliver(0, EngineFault("the engine is shutting down; ask again"))
 
     def _loop(self) -> None:
         while True:
             with self._wake:
-                while not (self._inbox.submitted or self._inbox.aborted or self._inbox.stopping):
-                    if self._scheduler.running or self._scheduler.waiting:
-                        break
-                    self._scheduler.check_integrity()
-                    self._wake.wait()
                 if self._inbox.stopping:
                     return
-                self._take_in()
+                inbox, self._inbox = self._inbox, _Inbox()
+                for generation, deliver in inbox.submitted:
+                    self._readers[generation.request] = _Reader(deliver, 1 + len(generation.followers))
+            self._take_in(inbox)
             step = self._scheduler.plan()
+            for generation in self._scheduler.admitted:
+                generation.admitted_at = self._clock()
             if step is not None:
                 self._run(step)
+                continue
+            self._scheduler.check_integrity()
+            with self._wake:
+                self._wake.wait_for(lambda: bool(self._inbox))
 
-    def _take_in(self) -> None:
-        while self._inbox.submitted:
-            generation, deliver = self._inbox.submitted.popleft()
+    def _take_in(self, inbox: _Inbox) -> None:
+        for generation, _ in inbox.submitted:
             try:
-                self._scheduler.submit(generation)
-            except StarfillError as error:
-                deliver(error)
-            else:
-                self._deliver[generation.id] = deliver
-        while self._inbox.aborted:
-            generation_id = self._inbox.aborted.popleft()
-            if self._scheduler.abort(generation_id):
+                done = self._scheduler.submit(generation)
+            except Overloaded as error:
+                self.counters.refused += 1
+                self._refuse(generation, error)
+                continue
+            self._report(done.ended)
+            for refused in done.refused:
+                self.counters.refused += 1
+                self._refuse(refused, Overloaded("newer requests took its place in the queue; ask again if it matters"))
+        for request in inbox.aborted:
+            if self._readers.pop(request, None) is not None:
+                self._scheduler.abort(request)
                 self.counters.aborted += 1
-                del self._deliver[generation_id]
+        for request, paused in inbox.paused:
+            self._scheduler.pause(request, paused)
 
     def _run(self, step: Step) -> None:
-        started = self._clock()
+        self.busy_since = started = self._clock()
         try:
             samples = self._runner.run(step)
+        except DeviceMemoryExhausted as error:
+            self._relieve(step, error)
+            return
         except Exception as error:
             log.exception("a forward pass over %d tokens failed", len(step.ids))
+            self.counters.failed += 1
             for generation in self._scheduler.fail(step):
-                self.counters.failed += 1
-                self._deliver.pop(generation.id)(EngineFault(f"a forward pass failed: {type(error).__name__}"))
+                self._refuse(generation, EngineFault(f"a forward pass failed: {type(error).__name__}"))
             return
+        finally:
+            self.busy_since = None
         self.counters.forward_calls += 1
-        self._scheduler.observe(len(step.ids), self._clock() - started)
-        for progress in self._scheduler.commit(step, samples):
-            self._report(progress.generation, progress.delta)
+        self._scheduler.observe(step, self._clock() - started)
+        self._report(self._scheduler.commit(step, samples))
+        if self._check_each_step:
+            self._scheduler.check_integrity()
 
-    def _report(self, generation: Generation, delta: Delta) -> None:
-        self.counters.tokens_generated += len(delta.tokens)
-        deliver = self._deliver[generation.id]
-        if delta.finish is not None:
-            del self._deliver[generation.id]
-        if delta.text or delta.tokens or delta.finish is not None:
-            deliver(delta)
+    def _relieve(self, step: Step, error: DeviceMemoryExhausted) -> None:
+        self.counters.memory_exhausted += 1
+        relief = self._scheduler.relieve(step)
+        if relief.keep is not None:
+            self._runner.keep_slots(relief.keep)
+        log.warning(
+            "no memory for a pass over %d tokens in %d sequences; refused %d, %d KV slots stay",
+            len(step.ids), len(step.spans), len(relief.refused), len(self._scheduler.slots),
+        )  # fmt: skip
+        for generation in relief.refused:
+            self._refuse(generation, error)
+
+    def _refuse(self, generation: Generation, error: StarfillError) -> None:
+        """End a request with an error, all its candidates together."""
+        reader = self._readers.pop(generation.request, None)
+        if reader is not None:
+            self._scheduler.abort(generation.request)
+            reader.deliver(generation.candidate, error)
+
+    def _report(self, progress: Iterable[Progress]) -> None:
+        for each in progress:
+            generation, delta = each.generation, each.delta
+            self.counters.tokens_generated += len(delta.tokens)
+            reader = self._readers[generation.request]
+            if delta.finish is not None:
+                reader.candidates -= 1
+                if reader.candidates == 0:
+                    del self._readers[generation.request]
+            if delta.text or delta.tokens or delta.finish is not None:
+                reader.deliver(generation.candidate, delta)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ def main() -> None:
     """Entry point."""
     arguments = sys.argv[1:]
     try:
-        if arguments[:1] == ["lsp"] and not {"-h", "--help"} & set(arguments):
-            sys.exit(_lsp(arguments[1:]))
+        if arguments[:1] == ["lsp"]:
+            sys.exit(serve_lsp(arguments[1:]))
         from lsp_server.cli import app
 
         app(prog_name="starfill")
@@ -27,57 +27,41 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def run_lsp(flags: Mapping[str, Any], log_file: Path | None) -> int:
-    """Serve one editor -> exit code. `flags` as `load_settings` takes them."""
-    gc.disable()  # the protocol's 500 types would be walked over and over while they are made
-    import asyncio
-
-    from lsp_server.settings import load_settings
-    from lsp_server.stdio import run_stdio
-
-    gc.freeze()
-    gc.enable()
-    _log_to(log_file)
-    return asyncio.run(run_stdio(load_settings(flags)))
-
-
-def _lsp(arguments: list[str]) -> int:
+def serve_lsp(arguments: Sequence[str]) -> int:
+    """`starfill lsp` -> exit code."""
     import argparse
 
-    parser = argparse.ArgumentParser(prog="starfill lsp", add_help=False, allow_abbrev=False)
-    parser.add_argument("--stdio", action="store_true")
-    parser.add_argument("--engine")
-    parser.add_argument("--model")
-    parser.add_argument("--token-file")
-    parser.add_argument("--log-file", type=Path)
-    found = vars(parser.parse_args(arguments))
-    del found["stdio"]  # the only way
+    from lsp_server.settings.flags import add_flags
+
+    parser = argparse.ArgumentParser(
+        "starfill lsp", description="Run the language server, as editors do.", allow_abbrev=False
+    )
+    parser.add_argument("--stdio", action="store_true", help="Speak over standard input and output (the only way).")
+    parser.add_argument("--log-file", type=Path, help="Write the log here instead of to standard error.")
+    add_flags(parser)
+    flags = vars(parser.parse_args(arguments))
+    del flags["stdio"]
     try:
-        return run_lsp(found, found.pop("log_file"))
+        return _run_lsp(flags, flags.pop("log_file"))
     except StarfillError as error:
         sys.stderr.write(f"starfill: {error}\n")
         return 1
 
 
-def _log_to(file: Path | None) -> None:
-    import logging
+def _run_lsp(flags: Mapping[str, Any], log_file: Path | None) -> int:
+    gc.disable()  # the protocol's 500 types would be walked over and over while they are made
+    import asyncio
     import time
 
-    handler: logging.Handler = logging.StreamHandler(sys.stderr)
-    if file is not None:
-        from logging.handlers import RotatingFileHandler
+    from engine import logs, paths
+    from lsp_server.settings import LiveSettings
+    from lsp_server.stdio import run_stdio
 
-        try:
-            handler = RotatingFileHandler(file, maxBytes=2**20, backupCount=1)
-        except OSError as error:
-            raise StarfillError(f"--log-file {file}: {error.strerror}") from error
-    formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
-    formatter.converter = time.gmtime
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    # pygls logs whole messages, which hold user text; httpx2 logs every request.
-    for name, level in (("pygls", logging.CRITICAL + 1), ("httpx2", logging.WARNING), ("httpcore2", logging.WARNING)):
-        logging.getLogger(name).setLevel(level)
+    gc.freeze()
+    gc.enable()
+    logs.configure(log_file)
+    settings = LiveSettings(flags, time.monotonic, paths.settings_file())
+    return asyncio.run(run_stdio(settings))
 
 
 if __name__ == "__main__":

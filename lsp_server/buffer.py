@@ -34,13 +34,16 @@ def split_lines(text: str) -> list[str]:
 
 
 class Buffer:
-    """One document. Edits cost what they change; look-ups cost a line."""
+    """One document. Look-ups cost a line. Edits cost the lines that they touch, and where they add or remove lines a copy of
+    the pointers to those below."""
 
     def __init__(self, text: str, *, language: str = "", version: int = 0, encoding: Encoding = "utf-16") -> None:
         self.language = language
         self.version = version
         self._encoding = encoding
         self._lines = split_lines(_paired(text))
+        self.size = sum(map(_bytes, self._lines))
+        """Bytes of UTF-8, line ends included."""
 
     @property
     def text(self) -> str:
@@ -94,14 +97,20 @@ class Buffer:
         lines = split_lines(_paired(joined))
         if last + 1 < len(self._lines) and lines[-1] == "":
             lines.pop()
+        self.size += sum(map(_bytes, lines)) - sum(map(_bytes, self._lines[first : last + 1]))
         self._lines[first : last + 1] = lines
 
     def set_text(self, text: str) -> None:
         """Replace everything."""
         self._lines = split_lines(_paired(text))
+        self.size = sum(map(_bytes, self._lines))
 
     def _content(self, line: int) -> str:
         return self._lines[line].rstrip("\r\n")
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def _paired(text: str) -> str:

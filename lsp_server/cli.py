@@ -38,20 +38,12 @@ def _main(
     """Local, private, instant code completion for every editor."""
 
 
-@app.command()
-def lsp(
-    stdio: Annotated[bool, typer.Option("--stdio", help="Speak over standard input and output (the only way).")] = True,
-    engine: Engine = None,
-    model: Model = None,
-    token_file: TokenFile = None,
-    log_file: Annotated[Path | None, typer.Option(help="Write the log here instead of to standard error.")] = None,
-) -> None:
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def lsp(context: typer.Context) -> None:
     """Run the language server, as editors do."""
-    from lsp_server.__main__ import run_lsp
+    from lsp_server.__main__ import serve_lsp
 
-    with reported():
-        code = run_lsp(_flags(engine, model, token_file), log_file)
-    sys.exit(code)
+    sys.exit(serve_lsp(context.args))
 
 
 @app.command()
@@ -74,8 +66,10 @@ def complete(
         elif result["text"]:
             typer.echo(result["text"])
         else:
-            detail = f": {result['detail']}" if result["detail"] else ""
-            typer.echo(f"starfill: nothing to show ({result['reason']}{detail})", err=True)
+            from lsp_server.reasons import Reason
+
+            detail = f" {result['detail']}" if result["detail"] else ""
+            typer.echo(f"starfill: nothing to show. {Reason(result['reason']).text}{detail}", err=True)
 
 
 @app.command()
@@ -99,6 +93,55 @@ def generate(
         _run(stream_text(source, _flags(engine, model, token_file), raw=raw, max_tokens=max_tokens, show=show))
         if sys.stdout.isatty():
             typer.echo()
+
+
+@app.command("eval")
+def evaluate(
+    paths: Annotated[list[Path], typer.Argument(help="Folders, files or wheels to cut holes into.")],
+    engine: Engine = None,
+    model: Model = None,
+    token_file: TokenFile = None,
+    holes: Annotated[int, typer.Option(min=1, help="How many.")] = 200,
+    seed: Annotated[int, typer.Option(help="Another seed, other holes.")] = 0,
+    kind: Annotated[list[str] | None, typer.Option(help="Only these kinds of holes.")] = None,
+    language: Annotated[list[str] | None, typer.Option(help="Only files of these languages.")] = None,
+    layout: Annotated[str | None, typer.Option(help="anchored, spm or psm; the engine's choice if left out.")] = None,
+    context: Annotated[list[str] | None, typer.Option(help="files (as if open) or path; none if left out.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, max=1_024, help="Longest completion.")] = None,
+    invoked: Annotated[bool, typer.Option("--invoked", help="As if asked for by hand, inside words too.")] = False,
+    ablate: Annotated[bool, typer.Option("--ablate", help="Switch each rule, layout and context off in turn.")] = False,
+    as_json: Annotated[Path | None, typer.Option("--json", help="Append one JSON row to this file.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Draw where it gains.")] = None,
+    recording: Annotated[Path | None, typer.Option(help="Keep whole generations here, and use those kept.")] = None,
+    suite: Annotated[str | None, typer.Option(help="The paths are this published suite's files.")] = None,
+    run_code: Annotated[bool, typer.Option("--run-code", help="Allow to run what the model wrote.")] = False,
+    samples: Annotated[int, typer.Option(min=1, help="Answers to each problem of a suite with tests.")] = 1,
+) -> None:
+    """Cut holes into code, complete them through the whole pipeline, and say how good that is."""
+    from rich.console import Console
+
+    from lsp_server.evaluation.command import Options, contexts_of, evaluate, kinds_of, layout_of
+
+    with reported():
+        options = Options(
+            paths=tuple(paths),
+            holes=holes,
+            seed=seed,
+            kinds=kinds_of(kind or ()),
+            languages=tuple(language or ()),
+            layout=layout_of(layout),
+            contexts=contexts_of(context or ()),
+            max_tokens=max_tokens,
+            automatic=not invoked,
+            ablate=ablate,
+            json_file=as_json,
+            picture=svg,
+            recording=recording,
+            suite=suite,
+            run_code=run_code,
+            samples=samples,
+        )
+        _run(evaluate(options, _flags(engine, model, token_file), Console()))
 
 
 @app.command()

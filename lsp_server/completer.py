@@ -1,4 +1,4 @@
-"""One request's life: supersede, ask the engine, shape the stream, answer. Latest wins per document.
+"""Carries out what `life.Life` decides: tasks for streams, timers for alarms, one outcome for each call. Use from one loop.
 
 Knows no protocol and no buffer: it is given a window and gives back an outcome, exactly one for each request.
 """
@@ -6,32 +6,87 @@ Knows no protocol and no buffer: it is given a window and gives back an outcome,
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.client import Chunk
-from engine.errors import EngineAbsent, EngineLoading, EngineUnavailable, RequestError
+from lsp_server.debounce import Debounce
+from lsp_server.events import (
+    NOWHERE,
+    Alarm,
+    Answer,
+    Arrived,
+    Ask,
+    Asked,
+    Call,
+    Cancelled,
+    Close,
+    Closed,
+    Edited,
+    Effect,
+    Event,
+    Fail,
+    Item,
+    Open,
+    Outcome,
+    Over,
+    Pasted,
+    Prepare,
+    Ready,
+    Release,
+    Replied,
+    RequestId,
+    Show,
+    StreamId,
+    Surroundings,
+    Typed,
+    Wake,
+)
+from lsp_server.life import Life
+from lsp_server.reasons import Reason
 from lsp_server.reuse import ReuseStore
-from lsp_server.shaping import Reason, Shaped, Shaper, wanted, without_overlap
+from lsp_server.stages import Policy
 from lsp_server.window import Window
+from lsp_server.wire import Wire
 
 if TYPE_CHECKING:
     from engine.api import CompletionRequest
 
+__all__ = ["Completer", "Engine", "Item", "Outcome", "Policy", "Progress"]
+
+log = logging.getLogger(__name__)
+
 Progress = Callable[[str], None]
+Later = Callable[[float, Callable[[], None]], object]
+
+_TaskName = tuple[int, str, int]
+"""Whose task it is, what for, and the request's or stream's number."""
+
+PLAIN = Policy(debounce=False, speculate=False)
+"""For one request on its own."""
 
 
 class Engine(Protocol):
     """What the completer needs of an engine."""
 
+    @property
+    def primes(self) -> bool:
+        """Whether it can be asked for a prompt's keys and values alone, with `max_tokens: 0`."""
+        ...
+
     async def ready(self, *, invoked: bool, progress: Progress | None) -> None:
         """Return when it can complete; raises EngineLoading or EngineUnavailable."""
         ...
 
-    def complete(self, request: CompletionRequest) -> AbstractAsyncContextManager[AsyncIterator[Chunk]]:
-        """Stream a completion; leaving the block stops the model."""
+    def complete(self, request: CompletionRequest | bytes) -> AbstractAsyncContextManager[AsyncIterator[Chunk]]:
+        """Stream a completion for a request, serialised or not; leaving the block stops the model."""
+        ...
+
+    def not_shown(self, answer: str, reason: str) -> None:
+        """Let it know why nothing was shown of what it said; returns at once."""
         ...
 
     async def aclose(self) -> None:
@@ -39,72 +94,51 @@ class Engine(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One candidate as shown, with the mean log-probability of its tokens."""
-
-    text: str
-    logprob: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a request ended. `reason` says why there are no items."""
-
-    items: tuple[Item, ...] = ()
-    reason: Reason | None = None
-    detail: str | None = None
-    layout: str | None = None
-    finish_reason: str | None = None
-    usage: dict[str, Any] | None = None
-    cached: int | None = None
-    computed: int | None = None
-    generated: int = 0
-    reused: bool = False
-    """Whether it came from an earlier answer, without the model."""
-    first: float | None = None
-    """Seconds to the first text."""
-    total: float = 0.0
-    """Seconds in all."""
-
-
 @dataclass(slots=True)
-class _Attempt:
-    earlier: list[_Attempt]
+class _Caller:
+    on_text: Callable[[str], None] | None
+    outcome: Outcome | None = None
+    error: Exception | None = None
     answered: asyncio.Event = field(default_factory=asyncio.Event)
-    dismissed: Reason | None = None
-    task: asyncio.Task[Outcome] = field(init=False)
-
-    def dismiss(self, reason: Reason) -> None:
-        """End it with an empty answer. Its task may be done already: what was found must not be shown any more."""
-        if self.dismissed is None:
-            self.dismissed = reason
-            self.task.cancel()
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What a stream has brought so far."""
-
-    started: float
-    logprobs: list[float] = field(default_factory=list)
-    generated: int = 0
-    first: float | None = None
-    finish: str | None = None
-    usage: dict[str, Any] | None = None
-    extension: dict[str, Any] = field(default_factory=dict)
 
 
 class Completer:
-    """Requests of one language server. Use from one event loop."""
+    """Requests of one language server."""
 
-    def __init__(self, engine: Engine, max_tokens: int, clock: Callable[[], float], progress: Progress | None = None):
+    def __init__(
+        self,
+        engine: Engine,
+        max_tokens: int,
+        clock: Callable[[], float],
+        progress: Progress | None = None,
+        *,
+        policy: Policy = PLAIN,
+        later: Later | None = None,
+    ) -> None:
+        """`later(seconds, callback)` is how it waits; the running loop's timer if left out."""
         self._engine = engine
-        self._max_tokens = max_tokens
         self._clock = clock
         self._progress = progress
-        self._unanswered: dict[str, list[_Attempt]] = {}
+        self._later = later
         self._store = ReuseStore()
+        self._life = Life(policy, self._store, Debounce())
+        self._lives = 0  # how many there were before this one
+        self._wire = Wire(max_tokens)
+        self._callers: dict[RequestId, _Caller] = {}
+        self._tasks: dict[_TaskName, asyncio.Task[None]] = {}
+        self._last = 0
+        self._closed = False
+
+    def configure(self, *, max_tokens: int, policy: Policy, scope: str) -> None:
+        """Settings changed. `scope` names all that a completion depends on; what was said under another is not reused."""
+        self._life.policy = replace(policy, prime=self._life.policy.prime)  # what the engine can do is no setting
+        self._wire.max_tokens = max_tokens
+        self._store.scope = f"{scope} {max_tokens}"
+
+    def use(self, engine: Engine) -> None:
+        """Ask another engine from now on."""
+        self._engine = engine
+        self._life.lost()
 
     async def complete(
         self,
@@ -114,177 +148,174 @@ class Completer:
         invoked: bool,
         on_text: Callable[[str], None] | None = None,
         candidates: int = 1,
+        patience: float | None = None,
+        surroundings: Surroundings = NOWHERE,
     ) -> Outcome:
         """Complete at the cursor. Cancelling this call stops the model.
 
         A newer call for the same document ends this one as superseded, and starts when this one's reply is out.
+        `patience`: seconds after which it is answered with what is there; the model goes on for the next call.
         """
-        unanswered = self._unanswered.setdefault(document, [])
-        attempt = _Attempt(earlier=unanswered.copy())
-        attempt.task = asyncio.create_task(self._attempt(attempt, window, document, invoked, on_text, candidates))
-        unanswered.append(attempt)
-        for earlier in attempt.earlier:
-            earlier.dismiss(Reason.SUPERSEDED)
+        self._last += 1
+        number = self._last
+        caller = self._callers[number] = _Caller(on_text)
+        self._feed(Asked(number, Ask(document, window, invoked, candidates, patience, surroundings)))
         try:
-            outcome = await attempt.task
-            return outcome if attempt.dismissed is None else Outcome(reason=attempt.dismissed)
+            await caller.answered.wait()
         except asyncio.CancelledError:
-            attempt.task.cancel()
-            if attempt.dismissed is None:
-                raise
-            return Outcome(reason=attempt.dismissed)
+            self._feed(Cancelled(number))
+            raise
         finally:
-            attempt.answered.set()
-            unanswered.remove(attempt)
-            if not unanswered and self._unanswered.get(document) is unanswered:
-                del self._unanswered[document]
+            del self._callers[number]
+            # The reply is written when this call's task ends: in the next turn of the loop, as this event comes. What
+            # follows from the event needs one more turn.
+            asyncio.get_running_loop().call_soon(self._feed, Replied(number))
+        if caller.error is not None:
+            raise caller.error
+        assert caller.outcome is not None  # noqa: S101
+        return caller.outcome
 
-    def outdate(self, document: str) -> None:
-        """The text changed: a completion for the older one must not be shown. What was streamed of it stays in store."""
-        for attempt in self._unanswered.get(document, ()):
-            attempt.dismiss(Reason.OUTDATED)
+    def edited(self, document: str, typed: tuple[Typed, ...] | None = None) -> None:
+        """The text changed: a completion for the older one must not be shown. Streams go on that agree with `typed`, the
+        edits in their order if all were just where the author writes.
+        """
+        self._feed(Edited(document, typed))
+
+    def pasted(self, document: str, window: Window) -> None:
+        """Much was put in at once where the author writes; `window` is what stands around its end."""
+        self._feed(Pasted(document, window))
 
     def forget(self, document: str) -> None:
         """The document was closed."""
-        self.outdate(document)
-        self._store.forget(document)
+        self._feed(Closed(document))
+        self._wire.forget(document)
 
-    async def _attempt(
-        self,
-        attempt: _Attempt,
-        window: Window,
-        document: str,
-        invoked: bool,
-        on_text: Callable[[str], None] | None,
-        candidates: int,
-    ) -> Outcome:
-        for earlier in attempt.earlier:
-            await earlier.answered.wait()
-            await asyncio.sleep(0)  # its reply is written in this turn of the loop
-        attempt.earlier.clear()
-        from engine.api import CompletionRequest, Extension  # 70 ms of pydantic, which initialize need not wait for
+    def shown_at(self, document: str, window: Window) -> bool:
+        """Whether the last completion was shown at this very place, so that asking again asks for others."""
+        return self._life.shown_at(document, window)
 
-        started = self._clock()
-        if not invoked and (reason := wanted(window)):
-            return Outcome(reason=reason)
-        if (outcome := self._from_store(document, window, started)) is not None:
-            return outcome
-        request = CompletionRequest(
-            prompt=window.prefix,
-            suffix=window.suffix,
-            max_tokens=self._max_tokens,
-            temperature=0,
-            logprobs=0,
-            n=candidates,
-            starfill=Extension(document=document),
-        )
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is under way."""
+        return self._life.at_rest and not self._tasks
+
+    def counts(self) -> dict[str, int]:
+        """How requests were served, since the start."""
+        life = self._life.counts
+        return {
+            "asked": life.asked,
+            "reused": life.reused,
+            "attached": life.attached,
+            "completed": life.completed,
+            "sampled": life.sampled,
+            "primed": life.primed + self._life.ahead.primed,
+            "speculated": self._life.ahead.completed,
+            "generated": life.generated,
+            "sent": self._wire.requests,
+            "bytes": self._wire.bytes,
+        }
+
+    async def aclose(self) -> None:
+        """Stop all that is under way, and answer it."""
+        self._closed = True
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for caller in self._callers.values():  # a reply for each, also at the end
+            caller.outcome = caller.outcome or Outcome(reason=Reason.CANCELLED)
+            caller.answered.set()
+
+    def _feed(self, event: Event, born: int | None = None) -> None:
+        """`born`: for which life the event is, if not for any. Never raises: somebody waits for what it leads to."""
+        if self._closed or (born is not None and born != self._lives):
+            return
         try:
-            return await self._ask(request, document, window, invoked, on_text, started)
-        except EngineLoading as error:
-            return Outcome(reason=Reason.LOADING, detail=str(error), total=self._clock() - started)
-        except EngineUnavailable as error:
-            return Outcome(reason=Reason.ENGINE_DOWN, detail=str(error), total=self._clock() - started)
-        except RequestError as error:
-            return Outcome(reason=Reason.REFUSED, detail=error.message, total=self._clock() - started)
+            for effect in self._life.handle(event, self._clock()):
+                self._carry_out(effect)
+        except Exception as error:  # noqa: BLE001 (whatever it is, all that wait get their reply)
+            self._start_over(error)
 
-    def _from_store(self, document: str, window: Window, started: float) -> Outcome | None:
-        """The answer, if the model has said already what comes here, and whether that is all that is to be shown."""
-        found = self._store.find(document, window)
-        if found is None:
-            return None
-        shaper = Shaper(window)
-        if not shaper.feed(found.rest).enough and not found.source.ended:
-            return None
-        text, reason = shaper.finish()
-        took = self._clock() - started
-        return Outcome(
-            items=(Item(text, found.source.logprob),) if text else (),
-            reason=reason,
-            layout=found.source.layout,
-            finish_reason="stop",
-            cached=0,
-            computed=0,
-            reused=True,
-            first=took if text else None,
-            total=took,
-        )
+    def _start_over(self, error: Exception) -> None:
+        """Our own failure: nothing that is known of requests and streams can be trusted any more. Answer all, forget all."""
+        log.error("a completion failed: %s", type(error).__name__)
+        self._lives += 1
+        former, self._store = self._life, ReuseStore(self._store.scope)
+        self._life = Life(former.policy, self._store, Debounce())
+        self._life.counts = former.counts
+        for name in list(self._tasks):
+            self._stop(name)
+        for caller in self._callers.values():
+            if not caller.answered.is_set():
+                caller.outcome = Outcome(reason=Reason.FAILED)
+                caller.answered.set()
 
-    async def _ask(
-        self,
-        request: CompletionRequest,
-        document: str,
-        window: Window,
-        invoked: bool,
-        on_text: Callable[[str], None] | None,
-        started: float,
-    ) -> Outcome:
-        await self._engine.ready(invoked=invoked, progress=self._progress)
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Answer(request, outcome):
+                if (caller := self._callers.get(request)) is not None:
+                    caller.outcome = outcome
+                    caller.answered.set()
+                if outcome.reason is not None and outcome.answer is not None:
+                    self._engine.not_shown(outcome.answer, outcome.reason)
+            case Fail(request, error):
+                if (caller := self._callers.get(request)) is not None:
+                    caller.error = error
+                    caller.answered.set()
+            case Show(request, text):
+                if (caller := self._callers.get(request)) is not None and caller.on_text is not None:
+                    caller.on_text(text)
+            case Prepare(request, invoked):
+                self._start((self._lives, "prepare", request), self._prepare(request, invoked, self._lives))
+            case Release(request):
+                self._stop((self._lives, "prepare", request))
+            case Open(stream, call):
+                born = self._lives
+                task = self._start((born, "stream", stream), self._stream(stream, call, born))
+                task.add_done_callback(lambda done: self._over(stream, done, born))
+            case Close(stream):
+                self._stop((self._lives, "stream", stream))
+            case Wake(at, alarm):
+                self._wake(max(0.0, at - self._clock()), alarm)
+
+    def _wake(self, delay: float, alarm: Alarm) -> None:
+        later = self._later or asyncio.get_running_loop().call_later
+        born = self._lives
+        later(delay, lambda: self._feed(alarm, born))
+
+    async def _prepare(self, request: RequestId, invoked: bool, born: int) -> None:
+        error: Exception | None = None
         try:
-            return await self._stream(request, document, window, on_text, started)
-        except EngineAbsent:
-            # It left or died since it was last heard of, and was not sent anything: start it, and ask again.
             await self._engine.ready(invoked=invoked, progress=self._progress)
-            return await self._stream(request, document, window, on_text, started)
+        except Exception as failure:  # noqa: BLE001 (whatever it is, the request that waits for it gets to know)
+            error = failure
+        self._recognise()
+        self._feed(Ready(request, error), born)
 
-    async def _stream(
-        self,
-        request: CompletionRequest,
-        document: str,
-        window: Window,
-        on_text: Callable[[str], None] | None,
-        started: float,
-    ) -> Outcome:
-        shaper, tally, shown = Shaper(window), _Tally(started), ""
-        ended = False
-        try:
-            async with self._engine.complete(request) as chunks:
-                async for chunk in chunks:
-                    if chunk.index == 0:
-                        shaped = self._take(chunk, shaper, tally)
-                        if shaped.text != shown and shaped.text.strip() and on_text is not None:
-                            on_text(without_overlap(shaped.text, window.rest_of_line))
-                        shown = shaped.text
-                        if shaped.enough:
-                            break
-            ended = tally.finish == "stop"
-        finally:  # also when the stream is broken off: what was said is worth keeping
-            mean = sum(tally.logprobs) / len(tally.logprobs) if tally.logprobs else None
-            layout = tally.extension.get("layout")
-            self._store.remember(document, window, shaper.raw, ended=ended, logprob=mean, layout=layout)
-        text, reason = shaper.finish()
-        return Outcome(
-            items=(Item(text, mean),) if text else (),
-            reason=reason,
-            layout=layout,
-            finish_reason=tally.finish or "stop",
-            usage=tally.usage or _usage(tally),
-            cached=tally.extension.get("cached"),
-            computed=tally.extension.get("computed"),
-            generated=tally.generated,
-            first=tally.first,
-            total=self._clock() - started,
-        )
+    async def _stream(self, stream: StreamId, call: Call, born: int) -> None:
+        async with self._engine.complete(self._wire.encode(call)) as chunks:
+            async for chunk in chunks:
+                self._feed(Arrived(stream, chunk), born)
+            self._tasks.pop((born, "stream", stream), None)  # it closes its connection by itself now
 
-    def _take(self, chunk: Chunk, shaper: Shaper, tally: _Tally) -> Shaped:
-        tally.extension |= chunk.extension or {}
-        tally.usage = chunk.usage or tally.usage
-        tally.finish = chunk.finish_reason or tally.finish
-        tally.logprobs.extend(chunk.logprobs)
-        tally.generated += len(chunk.logprobs)
-        shaped = shaper.feed(chunk.text)
-        if tally.first is None and shaped.text:
-            tally.first = self._clock() - tally.started
-        return shaped
+    def _over(self, stream: StreamId, task: asyncio.Task[None], born: int) -> None:
+        error = None if task.cancelled() else task.exception()
+        self._recognise()
+        self._feed(Over(stream, error if isinstance(error, Exception) else None), born)
 
+    def _recognise(self) -> None:
+        """Go by what the engine has shown that it can do."""
+        if self._life.policy.prime != self._engine.primes:
+            self._life.policy = replace(self._life.policy, prime=self._engine.primes)
 
-def _usage(tally: _Tally) -> dict[str, Any] | None:
-    """The usage of a stream that was stopped before the engine could say it."""
-    if not tally.extension:
-        return None
-    cached, computed = tally.extension.get("cached", 0), tally.extension.get("computed", 0)
-    return {
-        "prompt_tokens": cached + computed,
-        "completion_tokens": tally.generated,
-        "total_tokens": cached + computed + tally.generated,
-        "prompt_tokens_details": {"cached_tokens": cached},
-    }
+    def _start(self, name: _TaskName, work: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.create_task(work)
+        self._tasks[name] = task
+        task.add_done_callback(lambda _: self._tasks.pop(name, None))
+        return task
+
+    def _stop(self, name: _TaskName) -> None:
+        if (task := self._tasks.get(name)) is not None:
+            # Not at once: what reads the connection waits for a future that the loop sets as soon as there is something
+            # to read, cancelled or not, and a loop's turn looks at connections before timers.
+            asyncio.get_running_loop().call_later(0, task.cancel)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from engine.client import Chunk, EngineClient
+from engine.errors import EngineRefused, Overloaded, RequestError, StarfillError
 from engine.launcher import EngineOptions, SharedEngine
 from engine.models import locate
 from lsp_server.completer import Engine
@@ -15,27 +17,65 @@ from lsp_server.settings import Settings, read_token
 if TYPE_CHECKING:
     from engine.api import CompletionRequest
 
+_REMEDIES = {401: "; see --token-file", 403: "; see --token-file", 404: "; see --model"}
+
 
 class RemoteEngine:
     """An engine at a given address, which nobody here starts."""
 
     def __init__(self, endpoint: str, token: str | None) -> None:
+        self.primes = False
+        """Whether it has shown itself to be one of ours: others refuse to be asked for no token."""
         self._client = EngineClient(endpoint, token)
 
     async def ready(self, *, invoked: bool, progress: Callable[[str], None] | None = None) -> None:
         """A remote engine is taken at its word: the request itself tells."""
 
-    def complete(self, request: CompletionRequest) -> AbstractAsyncContextManager[AsyncIterator[Chunk]]:
+    @asynccontextmanager
+    async def complete(self, request: CompletionRequest | bytes) -> AsyncIterator[AsyncIterator[Chunk]]:
         """See `completer.Engine`."""
-        return self._client.complete(request)
+        try:
+            async with self._client.complete(request) as chunks:
+                yield chunks if self.primes else self._recognised(chunks)
+        except (RequestError, EngineRefused) as error:
+            raise error if self.primes else without_quotation(error) from None
+
+    def not_shown(self, answer: str, reason: str) -> None:
+        """Nobody else's engine asks."""
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.aclose()
 
+    async def _recognised(self, chunks: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
+        async for chunk in chunks:
+            self.primes = self.primes or chunk.extension is not None
+            yield chunk
+
+
+def without_quotation(error: RequestError | EngineRefused) -> StarfillError:
+    """A stranger's error in our own words: theirs may quote what they were sent, and it is shown and logged."""
+    match error:
+        case Overloaded():
+            return Overloaded("the server has too much to do", retry_after=error.retry_after)
+        case RequestError():
+            code = error.code if isinstance(error.code, str) and re.fullmatch("[a-z_]{1,40}", error.code) else None
+            named, remedy = f" ({code})" if code else "", _REMEDIES.get(error.status, "")
+            return RequestError(f"HTTP {error.status}{named}{remedy}", code=code, status=error.status)
+    return EngineRefused("the server failed")
+
 
 def connect(settings: Settings, *, trust_folder: bool) -> Engine:
     """The engine that the settings name: the user's shared one, or a remote one. `trust_folder`: see `locate`."""
-    if settings.engine == "auto":
-        return SharedEngine(EngineOptions(locate(settings.model, trust_folder=trust_folder)))
-    return RemoteEngine(settings.engine, read_token(settings))
+    if settings.engine != "auto":
+        return RemoteEngine(settings.engine, read_token(settings))
+    source = locate(settings.model, trust_folder=trust_folder)
+    options = EngineOptions(
+        source,
+        device=settings.device,
+        dtype=settings.dtype,
+        idle_exit=settings.idle_exit,
+        window=settings.window,
+        kv_memory=settings.kv_memory,
+    )
+    return SharedEngine(options)

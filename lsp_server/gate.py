@@ -1,29 +1,28 @@
-"""What stands before pygls: framing and its limits, the ledger of request ids, one reply each, raw params, the write queue.
+"""What stands before pygls: framing and its limits, the ledger of request ids, one reply each, raw params.
 
 Holds no document state and decides nothing about completions.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
-import os
 import re
-import selectors
-import sys
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NoReturn
+
+from lsp_server.params import fault_of
 
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE = 64 * 2**20
 """Bytes of one message; a larger one is refused and skipped."""
 
-PARSE_ERROR, INVALID_REQUEST, INVALID_PARAMS, NOT_INITIALIZED = -32700, -32600, -32602, -32002
+PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32700, -32600, -32601, -32602
+INTERNAL_ERROR, NOT_INITIALIZED = -32603, -32002
 
-_LENGTH = re.compile(rb"content-length:[ \t]*(\d{1,20})[ \t]*\r?\n", re.IGNORECASE)
+_LENGTH = re.compile(rb"(?<!-)content-length:[ \t]*(\d{1,20})[ \t]*\r?\n", re.IGNORECASE)
 _HEADER_LINES = re.compile(rb"(?:[\w-]+:[^\n]*\n)*")
 _HEADERS_END = re.compile(rb"\r?\n\r?\n")
 _MAX_HEADERS = 4_096
@@ -40,9 +39,16 @@ class Refusal:
     code: int
     message: str
 
+    def encoded(self) -> bytes:
+        """The reply, framed."""
+        return encode({"jsonrpc": "2.0", "id": self.id, "error": {"code": self.code, "message": self.message}})
+
 
 class Framer:
-    """Bytes to message bodies. After junk, refused once, it finds the next header by itself."""
+    """Bytes to message bodies. After junk, refused once, it finds the next header by itself.
+
+    No JSON text holds a bare line end inside a string, so that a header can be told from the text of a skipped message.
+    """
 
     def __init__(self) -> None:
         self._data = bytearray()
@@ -80,12 +86,14 @@ class Framer:
             return match is not None
         if not _HEADER_LINES.fullmatch(self._data, 0, match.start()):
             yield from self._skip(0, _JUNK)
-        length = int(match[1])
-        if length > MAX_MESSAGE:
+        lengths = {int(digits) for digits in _LENGTH.findall(self._data, match.start(), end.end())}
+        if len(lengths) > 1:
+            yield from self._skip(end.end(), "two values of Content-Length in one header")
+        elif max(lengths) > MAX_MESSAGE:
             yield from self._skip(end.end(), f"a message may have {MAX_MESSAGE} bytes", INVALID_REQUEST)
         else:
             del self._data[: end.end()]
-            self._length, self._refused = length, False
+            self._length, self._refused = max(lengths), False
         return True
 
     def _skip(self, count: int, reason: str, code: int = PARSE_ERROR) -> Iterator[Refusal]:
@@ -97,33 +105,49 @@ class Framer:
 
 @dataclass(slots=True)
 class Ledger:
-    """Which requests are open. Every id that passes gets exactly one reply."""
+    """Which requests are open, the client's and ours. Every id that passes gets exactly one reply."""
 
     initialized: bool = False
     shut_down: bool = False
-    _open: dict[RequestId, Any] = field(default_factory=dict)
+    _greeted: bool = False
+    _open: dict[RequestId, tuple[str, Any]] = field(default_factory=dict)  # method and params
+    _asked: set[RequestId] = field(default_factory=set)
 
     def admit(self, body: bytes) -> dict[str, Any] | Refusal | None:
-        """A message that may go on to pygls, an error to answer, or None for what is to be ignored."""
+        """A message that may go on to pygls, an error to answer, or None for what is to be ignored.
+
+        What goes on has the fields of its kind and no others, `params` always.
+        """
         try:
-            message = json.loads(body)
+            # Half a surrogate pair in raw bytes is passed on: some editors hold such text, and buffers can.
+            message = _DECODER.decode(body.decode("utf-8", "surrogatepass").removeprefix("\ufeff"))
         except (ValueError, RecursionError):
-            return Refusal(None, PARSE_ERROR, "not JSON")
+            return Refusal(None, PARSE_ERROR, "not JSON in UTF-8")
         if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
             return Refusal(_id_of(message), INVALID_REQUEST, "not a JSON-RPC 2.0 message")
         if "method" not in message:
             return self._admit_reply(message)
-        method, request_id = message["method"], _id_of(message)
+        method, params, request_id = message["method"], message.get("params"), _id_of(message)
         if not isinstance(method, str) or ("id" in message and request_id is None):
-            return Refusal(request_id, INVALID_REQUEST, "method must be a string and id a string or a number")
-        if "params" in message and not isinstance(message["params"], dict | list | None):
+            return Refusal(request_id, INVALID_REQUEST, "method must be a string and id a string or a whole number")
+        if not isinstance(params, dict | list | None):
             return Refusal(request_id, INVALID_REQUEST, "params must be an object") if request_id is not None else None
-        message.setdefault("params", None)
         if request_id is None:
-            return message if method == "exit" or (self.initialized and not self.shut_down) else None
-        return self._admit_request(message, method, request_id)
+            return {"jsonrpc": "2.0", "method": method, "params": params} if self._hears(method, params) else None
+        return self._admit_request(method, params, request_id)
 
-    def _admit_request(self, message: dict[str, Any], method: str, request_id: RequestId) -> dict[str, Any] | Refusal:
+    def _hears(self, method: str, params: Any) -> bool:
+        """Whether a notification may pass."""
+        if method == "$/cancelRequest" and not (isinstance(params, dict) and _id_of(params) in self._open):
+            return False  # answered already, or never asked
+        if not self.initialized or self.shut_down:
+            return method == "exit"
+        if method == "initialized":
+            self._greeted, greeted = True, self._greeted
+            return not greeted
+        return fault_of(method, params) is None
+
+    def _admit_request(self, method: str, params: Any, request_id: RequestId) -> dict[str, Any] | Refusal:
         if request_id in self._open:
             return Refusal(request_id, INVALID_REQUEST, "this id belongs to a request that is still open")
         if self.shut_down:
@@ -134,44 +158,60 @@ class Ledger:
             self.initialized = True
         elif not self.initialized:
             return Refusal(request_id, NOT_INITIALIZED, "initialize first")
-        if method in _POSITIONED and not _has_position(message["params"]):
-            return Refusal(request_id, INVALID_PARAMS, "params need textDocument.uri and a position in whole numbers")
+        if (fault := fault_of(method, params)) is not None:
+            return Refusal(request_id, INVALID_PARAMS, fault)
         self.shut_down = method == "shutdown"
-        self._open[request_id] = message["params"]
-        return message
+        self._open[request_id] = (method, params)
+        return {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
 
     def _admit_reply(self, message: dict[str, Any]) -> dict[str, Any] | Refusal | None:
-        """A client's answer to a request of ours."""
+        """A client's answer to a request of ours; an answer to anything else is ignored."""
         request_id = _id_of(message)
-        if "result" in message or "error" in message:
-            return message if request_id is not None else None
-        return Refusal(request_id, INVALID_REQUEST, "neither a request nor a reply")
+        if "result" not in message and "error" not in message:
+            return Refusal(request_id, INVALID_REQUEST, "neither a request nor a reply")
+        if request_id is None or request_id not in self._asked:
+            return None
+        self._asked.discard(request_id)
+        error = message.get("error")
+        if error is None:
+            return {"jsonrpc": "2.0", "id": request_id, "result": message.get("result")}
+        return failed_reply(request_id, error)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any request of the client's has no reply yet."""
+        return bool(self._open)
+
+    def is_open(self, request_id: RequestId) -> bool:
+        """Whether this request of the client's has no reply yet."""
+        return request_id in self._open
+
+    def ask(self, request_id: RequestId) -> None:
+        """A request of ours goes out: one reply with this id may come in."""
+        self._asked.add(request_id)
 
     def params(self, request_id: RequestId | None) -> dict[str, Any]:
         """An open request's params as the client sent them, with the fields that typed ones drop."""
-        params = self._open.get(request_id) if request_id is not None else None
+        _, params = self._open.get(request_id, ("", None)) if request_id is not None else ("", None)
         return params if isinstance(params, dict) else {}
 
-    def settle(self, request_id: RequestId) -> bool:
+    def settle(self, request_id: RequestId, *, failed: bool = False) -> bool:
         """A reply is about to be written -> whether it is the first one for an open request."""
         if request_id not in self._open:
             log.error("a second reply to one request was held back")
             return False
-        del self._open[request_id]
+        method, _ = self._open.pop(request_id)
+        if failed and method == "initialize":
+            self.initialized = False  # it may be sent again
         return True
 
 
-_POSITIONED = frozenset({"textDocument/inlineCompletion", "textDocument/completion"})
-
-
-def _has_position(params: Any) -> bool:
-    if not isinstance(params, dict):
-        return False
-    document, position = params.get("textDocument"), params.get("position")
-    if not isinstance(document, dict) or not isinstance(document.get("uri"), str) or not isinstance(position, dict):
-        return False
-    numbers = (position.get("line"), position.get("character"))
-    return all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**31 for n in numbers)
+def failed_reply(request_id: RequestId, error: Any = None) -> dict[str, Any]:
+    """A client's error in the form that pygls takes, whatever the client made of it: somebody waits for it."""
+    code, text = (error.get("code"), error.get("message")) if isinstance(error, dict) else (None, None)
+    sound = type(code) is int and isinstance(text, str)
+    fields = {"code": code, "message": text} if sound else {"code": INTERNAL_ERROR, "message": "not a proper reply"}
+    return {"jsonrpc": "2.0", "id": request_id, "error": fields}
 
 
 def _id_of(message: Any) -> RequestId | None:
@@ -179,76 +219,14 @@ def _id_of(message: Any) -> RequestId | None:
     return value if isinstance(value, int | str) and not isinstance(value, bool) else None
 
 
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
 def encode(message: dict[str, Any]) -> bytes:
     """A message with its header."""
     body = json.dumps(message, separators=(",", ":")).encode()
     return b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
-
-
-class Writer(Protocol):
-    """What pygls writes to."""
-
-    def write(self, data: bytes) -> None:
-        """Queue bytes."""
-        ...
-
-    def close(self) -> None:
-        """No more."""
-        ...
-
-
-class Pipes:
-    """Standard input and output on the event loop: a client that does not read cannot block us.
-
-    Whatever else prints to standard output goes to standard error from here on.
-    """
-
-    def __init__(self) -> None:
-        self._reader = asyncio.StreamReader(limit=2**20)
-        self._transport: asyncio.WriteTransport | None = None
-        self._out: Any = None
-
-    async def open(self) -> None:
-        """Take both over. Files and /dev/null, which no event loop can wait for, are read and written directly."""
-        loop = asyncio.get_running_loop()
-        self._out = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-        if _pollable(sys.stdin.fileno(), selectors.EVENT_READ):
-            await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(self._reader), sys.stdin.buffer)
-        else:
-            self._reader.feed_data(await asyncio.to_thread(sys.stdin.buffer.read))
-            self._reader.feed_eof()
-        if _pollable(self._out.fileno(), selectors.EVENT_WRITE):
-            self._transport, _ = await loop.connect_write_pipe(asyncio.Protocol, self._out)
-
-    async def read(self) -> bytes:
-        """What has arrived; empty at the end."""
-        return await self._reader.read(2**16)
-
-    def write(self, data: bytes) -> None:
-        """Queue bytes for the client."""
-        if self._transport is not None:
-            self._transport.write(data)
-        else:
-            self._out.write(data)
-
-    def close(self) -> None:
-        """See `Writer`; the pipes live as long as the process."""
-
-    async def flush(self, timeout: float = 2.0) -> None:
-        """Wait until the client has read what was written, but not for ever."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + timeout
-        # Transports do not tell when they are empty.
-        while self._transport is not None and self._transport.get_write_buffer_size() and loop.time() < until:  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
-
-
-def _pollable(descriptor: int, event: int) -> bool:
-    """Whether an event loop can wait for a descriptor: pipes, sockets and terminals yes, files and /dev/null no."""
-    with selectors.DefaultSelector() as selector:
-        try:
-            selector.register(descriptor, event)
-        except (OSError, ValueError):
-            return False
-    return True

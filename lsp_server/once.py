@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -11,10 +12,13 @@ from typing import Any
 from engine.api import CompletionRequest, Extension
 from engine.errors import StarfillError
 from engine.models import STARTER_ID, locate
+from lsp_server.admission import Admission
 from lsp_server.buffer import Buffer, Position
-from lsp_server.completer import Completer, Outcome
+from lsp_server.completer import Completer
 from lsp_server.engines import connect
-from lsp_server.settings import load_settings
+from lsp_server.events import Outcome, Surroundings
+from lsp_server.languages import by_path
+from lsp_server.settings import Settings, load_settings
 from lsp_server.window import window_at
 
 FILL_HERE = "<FILL_HERE>"
@@ -24,14 +28,31 @@ async def complete_file(file: Path, at: str, flags: Mapping[str, Any], candidate
     """Complete `file` at LINE:COLUMN -> the object that `--json` prints, and `detail` for people."""
     buffer, cursor = _open(file, at)
     settings = load_settings(flags)
-    engine = connect(settings, trust_folder=True)
-    try:
-        completer = Completer(engine, settings.max_tokens, time.perf_counter)
-        outcome = await completer.complete(str(file), window_at(buffer, cursor), invoked=True, candidates=candidates)
-    finally:
-        await engine.aclose()
+    admission = Admission(time.monotonic)
+    admission.configure(settings)
+    uri = Path(os.path.abspath(file)).as_uri()  # noqa: PTH100, ASYNC240 (touches no disk)
+    if (reason := admission.refusal(uri, buffer, cursor, invoked=True)) is not None:
+        outcome = Outcome(reason=reason)
+    else:
+        outcome = await _complete(settings, uri, buffer, cursor, candidates)
     model = locate(settings.model).id if settings.engine == "auto" else settings.model
     return _as_json(outcome, model or STARTER_ID)
+
+
+async def _complete(settings: Settings, uri: str, buffer: Buffer, cursor: Position, candidates: int) -> Outcome:
+    engine = connect(settings, trust_folder=True)
+    completer = Completer(engine, settings.max_tokens, time.perf_counter)
+    try:
+        return await completer.complete(
+            uri,
+            window_at(buffer, cursor),
+            invoked=True,
+            candidates=candidates,
+            surroundings=Surroundings(language=buffer.language),
+        )
+    finally:
+        await completer.aclose()
+        await engine.aclose()
 
 
 async def stream_text(
@@ -62,7 +83,7 @@ def _open(file: Path, at: str) -> tuple[Buffer, Position]:
         text = file.read_bytes().decode("utf-8", "replace")
     except OSError as error:
         raise StarfillError(f"{file}: {error.strerror}") from error
-    buffer = Buffer(text, encoding="utf-32")
+    buffer = Buffer(text, language=by_path(str(file)).id, encoding="utf-32")
     line, column = int(match[1]) - 1, int(match[2]) - 1
     if line >= len(buffer.lines):
         raise StarfillError(f"{file} has {len(buffer.lines)} lines, not {line + 1}")

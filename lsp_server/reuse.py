@@ -1,31 +1,40 @@
 """Completions that the model gave already, to answer from while what is typed agrees with them.
 
-Knows no wire. Keys cover prefix, suffix and model output; nothing is kept on disk.
+An index by document, exact suffix and the text above the cursor's line; within a line, by what stands left of the cursor. So
+typing through, undo and redo, deleting and retyping, and accepting in part all find what was said. Knows no wire, holds
+no other document's state, and nothing goes to disk.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from cachetools import LRUCache
 
 from lsp_server.shaping import CLOSERS
 from lsp_server.window import Window
 
-MAX_ENTRIES = 64
-"""Completions remembered per document."""
+MAX_LINES = 2_048
+"""Lines that completions are remembered for, over all documents."""
 
-_MAX_DOCUMENTS = 64
-_TAIL = 4_096  # characters of the prefix that must agree; windows scroll, so that the rest may differ
+MAX_ENTRIES = 32
+"""Completions remembered for one line."""
+
+_TAIL = 4_096  # characters above the line that must agree; windows scroll, so that the rest may differ
+_REACH = 16  # lines of one completion that it can be found from
 
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What the model said at one place. `ended`: it had no more to say; otherwise it was stopped."""
+    """What the model said at one place. `ended`: it had no more to say; `cut_short`: it was not allowed to say more;
+    neither: it was stopped.
+    """
 
-    prefix: str
     text: str
     ended: bool
+    cut_short: bool
     logprob: float | None
     layout: str | None
 
@@ -38,49 +47,97 @@ class Reusable:
     source: Remembered
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A completion seen from one of its lines: `line` stood there before the model went on with `text`."""
+
+    line: str
+    text: str
+    source: Remembered
+
+
+_Key = tuple[str, str, bytes, bytes]
+
+
 class ReuseStore:
-    """The completions of one language server, least recently used forgotten first."""
+    """The completions of one language server, least recently used forgotten first.
 
-    def __init__(self) -> None:
-        self._documents: LRUCache[str, LRUCache[tuple[str, str], Remembered]] = LRUCache(_MAX_DOCUMENTS)
+    `scope` names the model and the settings that a completion depends on; what was said under another is not found.
+    """
 
-    def remember(
-        self, document: str, window: Window, text: str, *, ended: bool, logprob: float | None, layout: str | None
-    ) -> None:
-        """Keep what the model said at this window."""
-        if not text:
+    def __init__(self, scope: str = "") -> None:
+        self.scope = scope
+        self._lines: LRUCache[_Key, LRUCache[str, _Entry]] = LRUCache(MAX_LINES)
+        self._suffix = ("", _digest(""))
+
+    def remember(self, document: str, window: Window, source: Remembered) -> None:
+        """Keep what the model said at this window. Nothing said is worth keeping only if it was all."""
+        if not source.text and not source.ended:
             return
-        entries = self._documents.setdefault(document, LRUCache(MAX_ENTRIES))
-        prefix = window.prefix[-_TAIL:]
-        entries[prefix, _suffix_key(window)] = Remembered(prefix, text, ended, logprob, layout)
+        suffix = self._suffix_digest(window)
+        for above, entry in _lines(window, source):
+            key = (document, self.scope, suffix, _digest(above[-_TAIL:]))
+            if (entries := self._lines.get(key)) is None:
+                entries = self._lines[key] = LRUCache(MAX_ENTRIES)
+            entries[entry.line] = entry
 
     def find(self, document: str, window: Window) -> Reusable | None:
         """The remembered completion with most of its text left that agrees with all that stands around the cursor."""
-        suffix, best = _suffix_key(window), None
-        for (_, remembered_suffix), entry in self._documents.get(document, {}).items():
-            if remembered_suffix != suffix:
+        line = window.line_before
+        above = window.prefix[: len(window.prefix) - len(line)]
+        key = (document, self.scope, self._suffix_digest(window), _digest(above[-_TAIL:]))
+        best: Reusable | None = None
+        for entry in self._lines.get(key, {}).values():
+            typed = line[len(entry.line) :]
+            if not line.startswith(entry.line) or not entry.text.startswith(typed):
                 continue
-            rest = _rest(entry, window.prefix)
-            if rest and (best is None or len(rest) > len(best.rest)):
-                best = Reusable(rest, entry)
+            rest = entry.text[len(typed) :]
+            nothing_more = not rest and (typed or not entry.source.ended)
+            if not nothing_more and (best is None or len(rest) > len(best.rest)):
+                best = Reusable(rest, entry.source)
         return best
 
     def forget(self, document: str) -> None:
         """The document was closed."""
-        self._documents.pop(document, None)
+        for key in [key for key in self._lines if key[0] == document]:
+            del self._lines[key]
+
+    def _suffix_digest(self, window: Window) -> bytes:
+        suffix = suffix_key(window)
+        if suffix != self._suffix[0]:  # comparing is cheaper than hashing, and typing leaves the suffix as it was
+            self._suffix = (suffix, _digest(suffix))
+        return self._suffix[1]
 
 
-def _rest(entry: Remembered, prefix: str) -> str | None:
-    """What of the entry's text follows `prefix`, if that is the entry's prefix and a beginning of its text."""
-    # The longest first, so that of a text that repeats itself no more is offered than is left.
-    for typed in range(min(len(entry.text), len(prefix)) - 1, -1, -1):
-        at = len(prefix) - typed
-        if prefix.endswith(entry.text[:typed]) and prefix[max(0, at - _TAIL) : at] == entry.prefix:
-            return entry.text[typed:]
-    return None
-
-
-def _suffix_key(window: Window) -> str:
+def suffix_key(window: Window) -> str:
     """The suffix without a rest of line that the editor closed by itself: the model was not shown that either."""
     rest, newline, after = window.suffix.partition("\n")
     return newline + after if CLOSERS.issuperset(rest) else window.suffix
+
+
+def typed_since(earlier: Window, window: Window) -> str | None:
+    """What was typed at the earlier window's cursor to make it this one; None if anything else happened."""
+    if suffix_key(earlier) != suffix_key(window):
+        return None
+    before, prefix = earlier.prefix, window.prefix
+    if prefix.startswith(before):
+        return prefix[len(before) :]
+    tail = before[-_TAIL:]  # the window may have scrolled
+    at = prefix.rfind(tail) if len(tail) == _TAIL else -1
+    return None if at < 0 else prefix[at + _TAIL :]
+
+
+def _lines(window: Window, source: Remembered) -> Iterator[tuple[str, _Entry]]:
+    """The text above each line of a completion, and the completion as seen from there."""
+    line = window.line_before
+    above, text = window.prefix[: len(window.prefix) - len(line)][-_TAIL:], source.text
+    for _ in range(_REACH):
+        yield above, _Entry(line, text, source)
+        first, newline, text = text.partition("\n")
+        if not newline or not text:
+            return
+        above, line = above + line + first + "\n", ""
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -1,14 +1,24 @@
-"""Pure rules over streamed text: what of the model's output is shown, when to stop it, and why nothing is shown.
+"""What of the model's output is shown, and when it has said enough: named rules over one stream.
 
-Stops are structural: never by strings that valid code contains. Text is fed as it streams; line ends are `\\n`.
+Stops are structural: never by strings that valid code contains. Text is fed as it streams; line ends are `\\n`. The rules
+look at each sign once, so that it does not matter in which pieces a text comes, and no sign costs more than the one before.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import StrEnum
 
+from lsp_server.hygiene import CleanStream
+from lsp_server.indentation import Indenter
+from lsp_server.languages import PLAIN, Language
+from lsp_server.lexing import CLOSERS as BRACKETS
+from lsp_server.lexing import PAIRS, Lexer
+from lsp_server.overlap import ends_where_rest_begins, repeats_what_follows, said_already, without_overlap
+from lsp_server.reasons import Reason
+from lsp_server.repetition import TIMES, Repetition
+from lsp_server.scope import Scope, indent_of, place_at
+from lsp_server.syntax import longest_that_parses
 from lsp_server.window import Window
 
 MAX_LINES = 12
@@ -17,31 +27,33 @@ MAX_LINES = 12
 CLOSERS = frozenset(")]}\"'`,:; \t>")
 """A rest of line made of these alone was closed by the editor; the engine keeps it out of the suffix too."""
 
-_PAIRS = {")": "(", "]": "[", "}": "{"}
-_REPEATED = re.compile(r"(.{4,40}?)\1{3}", re.DOTALL)
-_OPENERS = (":", "{", "(", "[", "=>", "->", "=")
 
+class Rule(StrEnum):
+    """A rule's name; an evaluation switches each off in turn."""
 
-class Reason(StrEnum):
-    """Why nothing is shown: a closed set."""
-
-    NOTHING_TO_ADD = "nothing_to_add"
-    DUPLICATE = "duplicate"
+    SCOPE = "scope"
+    """To the end of the line, statement or block, by what stands around the cursor; without it, always a block."""
+    STATEMENT = "statement"
+    """A statement goes on over a line end while brackets or a string that it opened are open."""
+    BLOCK_END = "block_end"
+    """A block ends where the indentation falls back."""
+    BRACKETS = "brackets"
+    """Stop before a bracket or quote that stands right of or below the cursor already."""
+    REST_OF_LINE = "rest_of_line"
+    """Stop before, or drop from the end, what stands right of the cursor already."""
+    NEXT_LINE = "next_line"
+    """Stop before a line that is the next line below; show nothing if that is all."""
     REPETITION = "repetition"
-    MID_WORD = "mid_word"
-    LOADING = "loading"
-    ENGINE_DOWN = "engine_down"
-    REFUSED = "refused"
-    SUPERSEDED = "superseded"
-    OUTDATED = "outdated"
-    NOT_OPEN = "not_open"
+    """A piece four times in a row, the same line twice in a row or three times in all: end before the loop."""
+    INDENTATION = "indentation"
+    """Tabs or blanks at line starts as the document has them, and no more of them than the cursor has already."""
+    NATURAL_END = "natural_end"
+    """What ran into the token limit ends with its last whole line."""
+    SYNTAX = "syntax"
+    """Nothing after which the document parses worse than before: back to the last line that it parses with."""
 
 
-class Scope(StrEnum):
-    """How far a completion may reach."""
-
-    LINE = "line"
-    BLOCK = "block"
+ALL_RULES = frozenset(Rule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +64,6 @@ class Shaped:
     enough: bool
 
 
-def scope_at(window: Window) -> Scope:
-    """A block where the author has just opened one and nothing stands right of the cursor; else the line."""
-    if window.rest_of_line.strip():
-        return Scope.LINE
-    before = window.line_before
-    if before.strip():
-        return Scope.BLOCK if before.rstrip().endswith(_OPENERS[:2]) else Scope.LINE
-    above = next((line for line in reversed(window.prefix.split("\n")[:-1]) if line.strip()), "")
-    if not window.prefix.strip() or above.rstrip().endswith(_OPENERS):
-        return Scope.BLOCK
-    return Scope.LINE
-
-
 def wanted(window: Window) -> Reason | None:
     """Why an automatic completion should not be asked for here; None when it should. The end of a word is not mid-word."""
     following = window.suffix[:1]
@@ -72,132 +71,187 @@ def wanted(window: Window) -> Reason | None:
 
 
 class Shaper:
-    """Applies the rules to one stream. `feed` the text as it comes; `shaped` is what holds for all fed so far."""
+    """Applies the rules to one stream. `feed` the text as it comes; `finish` says what is shown in the end.
 
-    def __init__(self, window: Window) -> None:
+    Nothing is looked up or parsed before the first text comes, so that it happens while the engine works.
+    """
+
+    def __init__(self, window: Window, language: Language = PLAIN, rules: frozenset[Rule] = ALL_RULES) -> None:
         self._window = window
-        self._scope = scope_at(window)
-        self._raw = ""
-        self._shaped = Shaped("", False)
+        self._language = language
+        self._rules = rules
+        self._clean = CleanStream(window)
+        self._begun = False
+        self._raw: list[str] = []
+        self._text = ""
+        self._line_at = 0  # where the last line begins
+        self._lines = 0  # whole lines so far
+        self._whole = 0  # where the last whole line ended with nothing open
+        self._counts: dict[str, int] = {}
+        self._previous = ""
+        self._enough = False
+        self._reason: Reason | None = None
 
     @property
     def raw(self) -> str:
-        """All that was fed."""
-        return self._raw
+        """All that was fed, with the indentation that the document has."""
+        return "".join(self._raw)
 
     def feed(self, text: str) -> Shaped:
-        """Add text -> what may be shown of it all. Once it is enough, that does not change any more.
+        """Add text -> what may be shown of it all. Once it is enough, that does not change any more."""
+        if not self._begun:
+            self._begin()
+        for sign in self._clean.feed(text):
+            for put in self._indenter.feed(sign):
+                self._raw.append(put)
+                if not self._enough:
+                    self._next(put)
+        self._enough = self._enough or self._clean.cut is not None
+        return Shaped(self._visible(), self._enough)
 
-        The rules look at each character in turn, so that it does not matter in which pieces the text comes.
-        """
-        for character in text:
-            self._raw += character
-            if not self._shaped.enough:
-                self._shaped = self._rules(self._raw)
-        return self._shaped
-
-    def _rules(self, raw: str) -> Shaped:
-        shaped = _end_of_line(raw) if self._scope is Scope.LINE else _end_of_block(raw, self._window)
-        return Shaped(shaped.text, enough=True) if repeats_itself(shaped.text) else shaped
-
-    def finish(self) -> tuple[str, Reason | None]:
-        """The text to show in the end, or why there is none."""
-        text = self._shaped.text
-        if repeats_itself(text):
-            return "", Reason.REPETITION
-        if repeats_what_follows(text, self._window):
+    def finish(self, *, cut_short: bool = False) -> tuple[str, Reason | None]:
+        """The text to show in the end, or why there is none. `cut_short`: the model had more to say than it was allowed."""
+        if self._reason is not None or not self._begun:
+            return "", self._reason or Reason.NOTHING_TO_ADD
+        rules, text = self._rules, self._text
+        if cut_short and not self._enough and Rule.NATURAL_END in rules:
+            text = text[: self._whole or None]
+        if Rule.NEXT_LINE in rules and repeats_what_follows(text, self._window):
             return "", Reason.DUPLICATE
-        text = without_overlap(text, self._window.rest_of_line)
-        if self._scope is Scope.BLOCK or not self._window.rest_of_line:
+        text = self._without_overlap(text)
+        if not self._window.rest_of_line or self._window.rest_of_line[0].isspace() or "\n" in text:
             text = text.rstrip()
-        return (text, None) if text.strip() else ("", Reason.NOTHING_TO_ADD)
+        if not text.strip():
+            return "", self._clean.cut or Reason.NOTHING_TO_ADD
+        if Rule.SYNTAX in rules:
+            text = longest_that_parses(self._language, self._window.prefix, text, self._window.suffix)
+        return (text, None) if text.strip() else ("", Reason.DOES_NOT_PARSE)
 
+    def _begin(self) -> None:
+        self._begun = True
+        self._place = place_at(self._window, self._language)
+        self._scope = self._place.scope if Rule.SCOPE in self._rules else Scope.BLOCK
+        self._opened = bool(self._window.line_before.strip())
+        self._missing = list(self._place.around.missing)
+        self._lexer = Lexer(self._language, self._place.around.inside)
+        self._repetition = Repetition()
+        self._indenter = Indenter(self._window, active=Rule.INDENTATION in self._rules)
+        rest = self._window.rest_of_line.lstrip()
+        # A rest that begins with a bracket is left to the rule that counts them: the text may end in one of its own.
+        counted = Rule.BRACKETS in self._rules and rest.startswith(tuple(BRACKETS))
+        self._overlaps = Rule.REST_OF_LINE in self._rules and not counted
+        quote = self._place.around.inside
+        closed = len(quote) == 1 and quote in "\"'`" and self._window.rest_of_line.count(quote) % 2 == 1
+        self._closing_quote = quote if closed else ""
 
-def without_overlap(text: str, rest_of_line: str) -> str:
-    """Drop from the end of `text` what stands right of the cursor already, such as a bracket that the editor closed."""
-    rest = rest_of_line.strip()
-    line, newline, _ = text.partition("\n")
-    if not rest or newline:
-        return text
-    bare = line.rstrip()
-    for whole in (rest_of_line.rstrip(), rest):
-        if bare.endswith(whole):
-            return bare.removesuffix(whole)
-    if CLOSERS.issuperset(rest) and (at := _where_it_closes(line, rest)) is not None:
-        return line[:at]
-    for length in range(min(len(line), len(rest)) - 1, 0, -1):
-        if line.endswith(rest[:length]) and not rest[:length].isalnum():
-            return line[: len(line) - length]
-    return text
+    def _visible(self) -> str:
+        """What a partial result shows: no line whose indentation alone is known, no overlap."""
+        text = self._text
+        if not self._enough and self._lines and not text[self._line_at :].strip():
+            text = text[: self._line_at - 1]
+        return self._without_overlap(text)
 
+    def _without_overlap(self, text: str) -> str:
+        return without_overlap(text, self._window.rest_of_line) if self._overlaps else text
 
-def _where_it_closes(line: str, rest: str) -> int | None:
-    """Where `line` begins to close what the editor closed right of the cursor; None if it does not."""
-    if rest[0] in "\"'`":
-        at = line.find(rest[0])
-        return None if at < 0 else at
-    opened: list[str] = []
-    unmatched: list[int] = []
-    for at, character in enumerate(line):
-        if character in _PAIRS.values():
-            opened.append(character)
-        elif character in _PAIRS:
-            if opened and opened[-1] == _PAIRS[character]:
-                opened.pop()
-            elif not opened:
-                unmatched.append(at)
-    there = [character for character in rest if character in _PAIRS]
-    closing = unmatched[-len(there) :] if there else []
-    same = [line[at] for at in closing] == there[: len(closing)]
-    return closing[0] if closing and same else None
+    def _next(self, sign: str) -> None:
+        begins_line = self._lines > 0 and not sign.isspace() and not self._text[self._line_at :].strip()
+        before = self._line_at - 1 if begins_line else len(self._text)
+        if begins_line and self._falls_back(sign):
+            self._end(before)
+            return
+        quote = self._lexer.quote
+        closes = self._lexer.feed(sign)
+        if Rule.BRACKETS in self._rules and self._stands_there(sign, closes, quote):
+            if not self._lines:
+                before -= said_already(self._text + sign, self._window.rest_of_line) - 1
+            there = self._window.rest_of_line.strip().startswith(sign) or before < len(self._text)
+            nothing = not self._text[:before].strip()
+            self._end(before, Reason.DUPLICATE if nothing and there else None)
+        elif sign == "\n":
+            self._line_ended()
+        else:
+            self._text += sign
+            if Rule.REPETITION in self._rules and (piece := self._repetition.feed(sign)):
+                self._looped(piece)
+            elif Rule.REST_OF_LINE in self._rules and not self._lines:
+                at = ends_where_rest_begins(self._text, self._window.rest_of_line)
+                if at is not None:
+                    self._end(at, None if self._text[:at].strip() else Reason.DUPLICATE)
 
+    def _looped(self, piece: int) -> None:
+        """Keep the lines above the loop, else what came before it and its first turn; nothing if it is one from the start."""
+        at = len(self._text) - (TIMES - 1) * piece
+        line_end = max(0, self._text.rfind("\n", 0, at))
+        if self._text[:line_end].strip():
+            self._end(line_end)
+        else:
+            self._end(at, None if self._text[: at - piece].strip() else Reason.REPETITION)
 
-def repeats_itself(text: str) -> bool:
-    """Whether the text says some words four times in a row: a model that has lost its way."""
-    match = _REPEATED.search(text)
-    return match is not None and any(character.isalpha() for character in match[1])
+    def _stands_there(self, sign: str, closes: bool, quote: str) -> bool:
+        """Whether this sign closes what is closed right of or below the cursor. `quote`: that of the string it was in."""
+        if closes:
+            if not self._missing or self._missing[-1] != PAIRS[sign]:
+                return True
+            self._missing.pop()
+        return bool(self._closing_quote) and quote == sign == self._closing_quote and not self._lexer.quote
 
+    def _falls_back(self, sign: str) -> bool:
+        """Whether a further line, of which this is the first sign, is outside of the block."""
+        if Rule.BLOCK_END not in self._rules or self._lexer.quote or self._lexer.opened:
+            return False
+        indent = indent_of(self._text[self._line_at :] + sign)
+        return indent < self._place.base or (self._opened and indent == self._place.base and sign not in BRACKETS)
 
-def repeats_what_follows(text: str, window: Window) -> bool:
-    """Whether the completed line is the next line that has text, or the text is the very rest of this one."""
-    rest = window.rest_of_line.strip()
-    if rest and text.strip() == rest:
-        return True
-    first = (window.line_before + text.partition("\n")[0]).strip()
-    following = next((line.strip() for line in window.suffix.split("\n")[1:] if line.strip()), "")
-    return len(first) > 3 and first == following and text.count("\n") == 0
+    def _line_ended(self) -> None:
+        line = self._text[self._line_at :]
+        if self._is_next_line(line) or self._is_repeated(line):
+            return
+        if (self._scope is not Scope.BLOCK and not self._goes_on()) or self._lines + 1 >= MAX_LINES:
+            self._end(len(self._text))
+            return
+        if line.strip() and not self._lexer.opened and not self._lexer.quote:
+            self._whole = len(self._text)
+        self._text += "\n"
+        self._lines += 1
+        self._line_at = len(self._text)
 
+    def _is_next_line(self, line: str) -> bool:
+        """End before a line that stands below already."""
+        following = self._place.following.strip()
+        whole = line if self._lines else self._window.line_before + line
+        if Rule.NEXT_LINE not in self._rules or len(following) <= 3 or whole.strip() != following:
+            return False
+        if self._lines:
+            self._end(self._line_at - 1)
+        elif line.strip():
+            self._end(0, Reason.DUPLICATE)
+        return self._enough
 
-def _end_of_line(raw: str) -> Shaped:
-    line, newline, _ = raw.partition("\n")
-    return Shaped(line, bool(newline))
+    def _is_repeated(self, line: str) -> bool:
+        """End before a line that was said just now, or after the first of three."""
+        if Rule.REPETITION not in self._rules or not line.strip():
+            return False
+        whole = line if self._lines else self._window.line_before + line
+        before, self._previous = self._previous, whole
+        self._counts[line] = self._counts.get(line, 0) + 1
+        if len(line.strip()) > 3 and whole == before:
+            self._end(self._line_at - 1)
+        elif self._counts[line] > 2:
+            self._end(self._text.index(line) + len(line))
+        return self._enough
 
+    def _goes_on(self) -> bool:
+        """Whether the statement does not end with this line: it opened a bracket or a string that nothing below closes."""
+        if Rule.STATEMENT not in self._rules or self._window.rest_of_line.strip():
+            return False
+        quote, opened, awaited = self._lexer.quote, self._lexer.opened, self._place.around.awaited
+        if quote:
+            return quote != self._place.around.inside
+        closed_below = [PAIRS[sign] for sign in awaited[: len(opened)]]
+        return bool(opened) and closed_below != opened[::-1]
 
-def _end_of_block(raw: str, window: Window) -> Shaped:
-    """Stop where the text falls back behind the cursor's own indentation, repeats itself, or grows long."""
-    lines = raw.split("\n")
-    own = window.line_before
-    base = _indent(own) if own.strip() else len(own.expandtabs(4))
-    opened = bool(own.strip())
-    kept = lines[:1]
-    for number, line in enumerate(lines[1:], 1):
-        complete = number < len(lines) - 1
-        if line.strip():
-            closes = line.strip()[0] in ")]}"
-            if _indent(line) < base or (opened and _indent(line) == base and not closes):
-                return Shaped("\n".join(kept), True)
-        elif complete and number > 1 and not lines[number - 1].strip():
-            return Shaped("\n".join(kept), True)
-        if complete and line.strip() and kept.count(line) >= 2:
-            return Shaped("\n".join(kept[: kept.index(line) + 1]), True)
-        if number >= MAX_LINES:
-            return Shaped("\n".join(kept), True)
-        if not complete and not line.strip():
-            break  # its indentation is not known yet
-        kept.append(line)
-    return Shaped("\n".join(kept), False)
-
-
-def _indent(line: str) -> int:
-    expanded = line.expandtabs(4)
-    return len(expanded) - len(expanded.lstrip())
+    def _end(self, at: int, reason: Reason | None = None) -> None:
+        self._text = self._text[:at]
+        self._enough = True
+        self._reason = reason

@@ -3,50 +3,129 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
 from typing import Any
 
+from lsprotocol.types import CANCEL_REQUEST
 from pygls.exceptions import JsonRpcException
 
-from lsp_server.gate import INVALID_PARAMS, Framer, Pipes, Refusal, encode
-from lsp_server.server import StarfillProtocol, StarfillServer
-from lsp_server.settings import Settings
+from lsp_server.gate import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    METHOD_NOT_FOUND,
+    Framer,
+    Refusal,
+    failed_reply,
+)
+from lsp_server.parent import Parent
+from lsp_server.pipes import Channel, Pipes
+from lsp_server.server import StarfillServer
+from lsp_server.settings import LiveSettings
+
+log = logging.getLogger(__name__)
+
+_LAST_TURNS = 5
+"""Turns of the loop in which what was under way at the end gets its reply."""
 
 
-async def run_stdio(settings: Settings) -> int:
+async def run_stdio(settings: LiveSettings) -> int:
     """Serve one editor over standard input and output until it says exit or goes away -> exit code."""
+    asyncio.get_running_loop().set_exception_handler(_log_kind)
     pipes = Pipes()
     await pipes.open()
-    server = StarfillServer(settings)
-    protocol, ledger, framer = server.protocol, server.protocol.ledger, Framer()
-    protocol.set_writer(pipes)
+    return await serve(StarfillServer(settings), pipes)
 
-    def refuse(refusal: Refusal) -> None:
-        error = {"code": refusal.code, "message": refusal.message}
-        pipes.write(encode({"jsonrpc": "2.0", "id": refusal.id, "error": error}))
 
+async def serve(server: StarfillServer, channel: Channel) -> int:
+    """Serve one editor over a channel until it says exit (-> 0 after shutdown, else 1) or hangs up (-> 0)."""
+    framer, session = Framer(), _Session(server, channel)
     try:
-        while data := await pipes.read():
+        while data := await channel.read():
             for body in framer.feed(data):
-                message = body if isinstance(body, Refusal) else ledger.admit(body)
-                if isinstance(message, Refusal):
-                    refuse(message)
-                elif message is not None and message.get("method") == "exit":
-                    return 0 if ledger.shut_down else 1
-                elif message is not None:
-                    _dispatch(protocol, message, refuse)
-                    await asyncio.sleep(0)  # a handler takes its look at the text before the next edit is read
+                if isinstance(body, Refusal):
+                    channel.write(body.encoded())
+                    continue
+                if session.receive(body):
+                    return session.status
+                await asyncio.sleep(0)  # a handler takes its look at the text before the next edit is read
+        return session.status if session.orphaned else 0
     finally:
+        session.close()
         await server.aclose()
-        await pipes.flush()
-    return 0
+        for _ in range(_LAST_TURNS):
+            await asyncio.sleep(0)
+        await channel.flush()
 
 
-def _dispatch(protocol: StarfillProtocol, message: dict[str, Any], refuse: Callable[[Refusal], None]) -> None:
-    try:
-        structured = protocol.structure_message(message)
-    except JsonRpcException:
-        if "method" in message and "id" in message and protocol.ledger.settle(message["id"]):
-            refuse(Refusal(message["id"], INVALID_PARAMS, f"the params of {message['method']} are not as specified"))
-        return
-    protocol.handle_message(structured)
+class _Session:
+    """Takes messages one by one: refuses, passes on, watches the editor's process."""
+
+    def __init__(self, server: StarfillServer, channel: Channel) -> None:
+        self._protocol = server.protocol
+        self._ledger = server.protocol.ledger
+        self._channel = channel
+        self._parent: Parent | None = None
+        self.orphaned = False
+        self._protocol.set_writer(channel)
+
+    @property
+    def status(self) -> int:
+        """The exit code that the protocol asks for at this point."""
+        return 0 if self._ledger.shut_down else 1
+
+    def receive(self, body: bytes) -> bool:
+        """Deal with one message -> whether it says that the session is over. Never raises."""
+        message = self._ledger.admit(body)
+        if isinstance(message, Refusal):
+            self._channel.write(message.encoded())
+        elif message is not None:
+            if message.get("method") == "exit" and "id" not in message:
+                return True
+            self._dispatch(message)
+            if message.get("method") == "initialize" and self._ledger.initialized and self._parent is None:
+                self._parent = Parent((message["params"] or {}).get("processId"), self._orphan)
+        return False
+
+    def close(self) -> None:
+        """Let go of the editor's process."""
+        if self._parent is not None:
+            self._parent.close()
+
+    def _orphan(self) -> None:
+        self.orphaned = True
+        self._channel.hang_up()
+
+    def _dispatch(self, message: dict[str, Any]) -> None:
+        method = message.get("method")
+        if method is not None and not self._serves(method):
+            self._refuse(message, METHOD_NOT_FOUND, "this server has no such method")
+            return
+        try:
+            structured = self._protocol.structure_message(message)
+        except JsonRpcException:
+            if method is not None:
+                self._refuse(message, INVALID_PARAMS, f"the params of {method} are not as specified")
+                return
+            structured = self._protocol.structure_message(failed_reply(message["id"]))
+        if "id" in message and not hasattr(structured, "id"):
+            self._refuse(message, METHOD_NOT_FOUND, f"{method} is a notification and has no reply")
+            return
+        try:
+            self._protocol.handle_message(structured)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the session goes on
+            log.error("a message could not be handled: %s", type(error).__name__)
+            self._refuse(message, INTERNAL_ERROR, "this server failed")
+
+    def _serves(self, method: str) -> bool:
+        features = self._protocol.fm
+        return method in features.features or method in features.builtin_features or method == CANCEL_REQUEST
+
+    def _refuse(self, message: dict[str, Any], code: int, reason: str) -> None:
+        """Answer a request with an error; a notification has no answer."""
+        if "method" in message and "id" in message and self._ledger.settle(message["id"], failed=True):
+            self._channel.write(Refusal(message["id"], code, reason).encoded())
+
+
+def _log_kind(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What asyncio would log of a task that failed may hold user text: the kind alone."""
+    log.error("a task failed: %s", type(context.get("exception")).__name__)

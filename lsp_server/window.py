@@ -42,48 +42,51 @@ class Window:
 
 
 def window_at(buffer: Buffer, cursor: Position) -> Window:
-    """The text around the cursor, at most `MAX_SIDE` bytes a side."""
+    """The text around the cursor, at most `MAX_SIDE` bytes a side. Costs what it takes, whatever the document's length."""
     lines = buffer.lines
     line = lines[cursor.line]
     head, tail = line[: cursor.column], line[cursor.column :]
 
     first, room = cursor.line, MAX_SIDE - _bytes(head)
+    above: list[str] = []
     while first > 0:
         mark = (first - 1) // MARK * MARK
-        room -= sum(map(_bytes, lines[mark:first]))
+        block = "".join(lines[mark:first])
+        room -= _bytes(block)
         if room < 0:
             break
+        above.append(block)
         first = mark
-    prefix = "".join(lines[first : cursor.line]) + head
-    if first == cursor.line > 0:
+    if not above and first > 0:
         above = _whole_lines(lines[max(0, first - 2 * MARK) : first][::-1], MAX_SIDE - _bytes(head))
-        prefix = "".join(above[::-1]) + head
+    prefix = "".join(above[::-1]) + head
 
     end, room = cursor.line + 1, MAX_SIDE - _bytes(tail)
+    below: list[str] = []
     while end < len(lines):
         mark = len(lines) - (len(lines) - end - 1) // MARK * MARK
-        room -= sum(map(_bytes, lines[end:mark]))
+        block = "".join(lines[end:mark])
+        room -= _bytes(block)
         if room < 0:
             break
+        below.append(block)
         end = mark
-    suffix = tail + "".join(lines[cursor.line + 1 : end])
-    if end == cursor.line + 1 < len(lines):
-        suffix += "".join(_whole_lines(lines[end : end + 2 * MARK], MAX_SIDE - _bytes(tail)))
-    return Window(_end_of(_unified(prefix)), _start_of(_unified(suffix)))
+    if not below and end < len(lines):
+        below = _whole_lines(lines[end : end + 2 * MARK], MAX_SIDE - _bytes(tail))
+    suffix = tail + "".join(below)
+    prefix, suffix = _unified(prefix), _unified(suffix)
+    if _bytes(head) > MAX_SIDE:
+        prefix = _end_of(prefix)
+    if _bytes(tail) > MAX_SIDE:
+        suffix = suffix.encode()[:MAX_SIDE].decode("utf-8", "ignore")
+    return Window(prefix, suffix)
 
 
 def _end_of(prefix: str) -> str:
     """The last bytes of a prefix that is one giant line: whole blocks are dropped, so that the cut moves rarely."""
-    size = _bytes(prefix)
-    if size <= MAX_SIDE:
-        return prefix
-    drop = -(-(size - MAX_SIDE) // _GIANT_BLOCK) * _GIANT_BLOCK
-    return prefix.encode()[drop:].decode("utf-8", "ignore")
-
-
-def _start_of(suffix: str) -> str:
-    """The first bytes of a suffix that is one giant line."""
-    return suffix if _bytes(suffix) <= MAX_SIDE else suffix.encode()[:MAX_SIDE].decode("utf-8", "ignore")
+    data = prefix.encode()
+    drop = -(-(len(data) - MAX_SIDE) // _GIANT_BLOCK) * _GIANT_BLOCK
+    return data[drop:].decode("utf-8", "ignore")
 
 
 def _whole_lines(lines: Sequence[str], room: int) -> list[str]:
@@ -97,11 +100,15 @@ def _whole_lines(lines: Sequence[str], room: int) -> list[str]:
 
 
 def _bytes(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def _unified(text: str) -> str:
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    # JSON can carry half a surrogate pair into a buffer; no wire can carry it on.
-    return text if text.isascii() else _HALF_PAIR.sub("\ufffd", text)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # JSON can carry half a surrogate pair into a buffer; no wire can carry it on
+            return _HALF_PAIR.sub("\ufffd", text)
+    return text

@@ -22,7 +22,7 @@ from triton_kernels.head import head, head_reference
 from triton_kernels.layer_norm import MAX_WIDTH, layer_norm, layer_norm_reference
 from triton_kernels.linear import linear
 from triton_kernels.operands import DTYPES, LinearLike, NormLike, SpanLike
-from triton_kernels.quantize import GROUP, Int4Weight, Weight, dense, parts
+from triton_kernels.quantize import GROUP, Int4Weight, Int8Weight, Weight, dense, parts
 from triton_kernels.spans import SpanTable
 
 Answer = TypeVar("Answer")
@@ -32,12 +32,13 @@ Spans = Sequence[SpanLike] | SpanTable
 class TritonOps(Generic[Answer]):
     """Owns scratch memory for one device and one stream; called from one thread. Never reads a result on the host.
 
-    `answer` makes the caller's type of (ids [S] int64, logprobs [S], top_ids [S, top], top_logprobs [S, top]).
+    `answer` makes the caller's type of (ids [S] int64, logprobs [S], top_ids [S, top], top_logprobs [S, top], and logits
+    [S, V], or [S, 0] where they were not asked for).
     `spans` may be a `SpanTable` wherever a sequence of spans may be: the form for captured graphs.
     """
 
     def __init__(
-        self, answer: Callable[[Tensor, Tensor, Tensor, Tensor], Answer], target: Target | None = None
+        self, answer: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Answer], target: Target | None = None
     ) -> None:
         self._answer = answer
         self._target = target
@@ -87,8 +88,22 @@ class TritonOps(Generic[Answer]):
         inner = _normalise(x, norm, fc.bias.dtype)
         return activate_reference(F.linear(inner, dense(fc.weight, fc.bias.dtype), fc.bias), activation)
 
-    def head(self, x: Tensor, norm: NormLike, vocabulary: Weight, allow: Tensor | None, top: int) -> Answer:
-        """Final LayerNorm, product with the vocabulary [V, d], arg-max over the tokens that `allow` [S, V] permits."""
+    def head(
+        self,
+        x: Tensor,
+        norm: NormLike,
+        vocabulary: Weight | LinearLike,
+        allow: Tensor | None,
+        top: int,
+        *,
+        logits: bool = False,
+    ) -> Answer:
+        """Final LayerNorm, product with the vocabulary [V, d], arg-max over the tokens that `allow` [S, V] permits.
+
+        With `logits`, all of them come back too, float32 and before any mask.
+        """
+        if not isinstance(vocabulary, Tensor | Int8Weight | Int4Weight):
+            vocabulary = vocabulary.weight  # a layer whose bias is nothing
         dtype = vocabulary.dtype if isinstance(vocabulary, Tensor) else norm.weight.dtype
         rows, width = x.shape
         fits = width <= GEMV_NORM_WIDTH and dtype in DTYPES and _packed(vocabulary)
@@ -96,16 +111,17 @@ class TritonOps(Generic[Answer]):
             x = x.contiguous()
             allow = None if allow is None else allow.contiguous()
             choice = head(
-                x, norm, vocabulary, allow, self._scratch(x), self._for(x), dtype=dtype, logits=top > 0
+                x, norm, vocabulary, allow, self._scratch(x), self._for(x), dtype=dtype, logits=logits or top > 0
             )  # fmt: skip
         else:
             choice = head_reference(x, norm, vocabulary, allow, dtype=dtype)
+        none = torch.empty(rows, 0, dtype=torch.float32, device=x.device)
+        told = none if choice.logits is None or not logits else choice.logits
         if top == 0 or choice.logits is None:
             no_ids = torch.empty(rows, 0, dtype=torch.int64, device=x.device)
-            no_logprobs = torch.empty(rows, 0, dtype=torch.float32, device=x.device)
-            return self._answer(choice.ids, choice.logprobs, no_ids, no_logprobs)
+            return self._answer(choice.ids, choice.logprobs, no_ids, none, told)
         best = torch.topk(choice.logits, top, dim=-1)
-        return self._answer(choice.ids, choice.logprobs, best.indices, best.values - choice.normalisers[:, None])
+        return self._answer(choice.ids, choice.logprobs, best.indices, best.values - choice.normalisers[:, None], told)
 
     def _small(self, x: Tensor, layer: LinearLike) -> bool:
         return x.shape[0] <= SKINNY_ROWS and layer.bias.dtype in DTYPES and _packed(layer.weight)

@@ -97,12 +97,12 @@ def _runner(bench: Bench, subject: Subject, backend: str, ops: Ops) -> None:
         context = min(128, subject.shape.n_positions // 2)
         runner = TorchRunner(subject.ours(ops), 1, subject.shape.n_positions)
         prompt = tuple(subject.prompt(context, bench.run.seed).tolist())
-        runner.run(Step((Span(0, 0, context),), prompt, (True,), (None,)))
+        runner.run(Step.of(Span(0, 0, context), prompt))
         token = prompt[0]
 
         def one() -> None:
             nonlocal token
-            token = runner.run(Step((Span(0, context, 1),), (token,), (True,), (None,)))[0].id
+            token = runner.run(Step.of(Span(0, context, 1), (token,)))[0].id
 
         timing = measure(one, bench.device, seconds=bench.patience)
         size = decode_bytes(subject.shape, dtype_name(subject.dtype), context)

@@ -122,10 +122,48 @@ def test_status_and_stop(home: Path) -> None:
     assert not Path(engine["socket"]).exists()
 
 
+def test_top_shows_what_requests_cost_and_nothing_of_what_they_said(home: Path) -> None:
+    canary = "xyzzy_top_canary"
+    file = home / f"{canary}.py"
+    file.write_text(SOURCE.replace("path", canary))
+    assert starfill(home, "complete", str(file), "5:22").returncode == 0
+    ((engine, page),) = ((each["engine"], each) for each in json.loads(starfill(home, "top", "--json").stdout))
+    assert engine["state"] == "ready"
+    newest = page["requests"][0]
+    assert newest["prompt"] == newest["reused"] + newest["computed"] > 0
+    assert newest["generated"] > 0
+    assert newest["state"] in ("served", "aborted")
+    assert 0 <= newest["queued"] <= newest["first"] <= newest["total"]
+    assert page["totals"]["forward_calls_total"] > 0
+    drawn = starfill(home, "top", "--once", COLUMNS="200")
+    assert str(newest["prompt"]) in drawn.stdout
+    assert canary not in json.dumps(page) + drawn.stdout
+    logs = "".join(log.read_text() for log in (home / "log").iterdir())
+    assert logs
+    assert canary not in logs
+    starfill(home, "stop")
+    assert "No engine is running" in starfill(home, "top", "--once").stdout
+
+
+def test_serve_is_an_engine_of_its_own_and_says_why_it_computes_as_it_does(home: Path, tmp_path: Path) -> None:
+    log = tmp_path / "serve.log"
+    argv = ("serve", "--device", "cpu", "--dtype", "float32", "--idle-exit", "2s", "--log-file", str(log))
+    done = starfill(home, *argv)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert any(line["message"].startswith("ready: ") for line in lines)
+    assert all(set(line) <= {"time", "level", "name", "message", "error"} for line in lines)
+    assert list((home / "run").iterdir()) == []
+
+
 def test_doctor_finds_this_installation_well(home: Path) -> None:
     done = starfill(home, "doctor", "--json")
     findings = json.loads(done.stdout)
-    assert {finding["name"] for finding in findings} >= {"python", "torch", "starter model", "folders", "engines"}
+    names = {finding["name"] for finding in findings}
+    assert names == {
+        "python", "torch", "gpu", "threads", "starter model", "models", "settings", "folders", "stale files", "command",
+        "memory", "disk", "engines",
+    }  # fmt: skip
     assert all(finding["ok"] for finding in findings), findings
     assert done.returncode == 0
 

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from engine import checkpoint
+from engine.checkpoint.config import read_config
+from engine.checkpoint.loader import load_model
 from engine.ops import TorchOps
+from engine.precision import Precision
 from tests.harness.checkpoints import assert_same_greedy, decode, make_checkpoint, oracle_logits
-from tests.harness.inprocess import InProcessEngine
+from tests.harness.inprocess import Completed, InProcessEngine
 
 SHAPES = [
     pytest.param(heads, head_dim, gelu, vocabulary, id=f"{heads}x{head_dim}-{gelu}-{vocabulary}")
@@ -84,9 +86,8 @@ def test_every_published_form_of_the_architecture_is_read_right(tmp_path: Path, 
 
 def test_logits_agree_to_rounding(tmp_path: Path) -> None:
     directory = make_checkpoint(tmp_path / "m", n_layer=4)
-    model = checkpoint.load_model(
-        directory, checkpoint.read_shape(directory), TorchOps(), torch.device("cpu"), torch.float32
-    )
+    precision = Precision("float32", torch.device("cpu"), torch.float32, "the test's")
+    model = load_model(directory, read_config(directory), TorchOps(), precision)
     ids = _prompt(120, 768, seed=9)
     from engine.step import Span
 
@@ -115,6 +116,89 @@ def test_company_changes_nothing(tmp_path: Path) -> None:
     engine = InProcessEngine.of(directory, slots=4, piece=16)
     for prompt, done in zip(prompts, engine.together([{"prompt": p, "max_tokens": 10} for p in prompts]), strict=True):
         assert_same_greedy(done.ids, directory, prompt)
+
+
+TEXT = "import os\n\n\ndef path_of(name):\n    return os.pa"
+MIXED: list[dict[str, Any]] = [
+    {"prompt": _prompt(50, 768, seed=1), "max_tokens": 20},
+    {"prompt": _prompt(50, 768, seed=1), "max_tokens": 20, "temperature": 1.0, "seed": 7},
+    {"prompt": _prompt(50, 768, seed=1), "max_tokens": 20, "temperature": 0.7, "seed": 7, "top_p": 0.9, "n": 3},
+    {"prompt": TEXT, "suffix": "\n", "max_tokens": 12},
+    {"prompt": TEXT, "suffix": "\n", "max_tokens": 12, "temperature": 0.8, "seed": 11},
+    {"prompt": TEXT, "suffix": "\n", "max_tokens": 12, "temperature": 1.3, "seed": 12, "n": 2, "min_p": 0.01},
+    {"prompt": TEXT, "suffix": "\n", "max_tokens": 0, "starfill": {"document": "d"}},
+    {"prompt": TEXT + "th", "suffix": "\n", "max_tokens": 9, "starfill": {"document": "d"}},
+    {"prompt": _prompt(140, 768, seed=3), "max_tokens": 8, "temperature": 1.0, "seed": 2**63 - 1, "top_k": 5},
+    {"prompt": _prompt(3, 768, seed=4), "max_tokens": 30, "temperature": 2.0, "seed": -5, "repetition_penalty": 1.3},
+    {"prompt": _prompt(3, 768, seed=4), "max_tokens": 30, "repetition_penalty": 1.3, "logprobs": 2},
+    {"prompt": _prompt(90, 768, seed=5), "max_tokens": 10, "temperature": 1.0, "seed": 1, "starfill": {"pin": True}},
+]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Completed]]:
+    """A checkpoint, and what each of the requests above gets from an engine that has nothing else to do."""
+    directory = make_checkpoint(tmp_path_factory.mktemp("mixed") / "m")
+    done = [InProcessEngine.of(directory, slots=9, piece=1_000).together([request])[0] for request in MIXED]
+    return directory, done
+
+
+@pytest.mark.parametrize(("slots", "piece"), [(4, 16), (2, 7), (9, 64), (1, 33)])
+def test_twelve_interleaved_requests_give_the_tokens_that_each_gives_alone(
+    alone: tuple[Path, list[Completed]], slots: int, piece: int
+) -> None:
+    """Greedy, sampled, healed, primed, pinned, several candidates: no company, cache or piece shows in the tokens."""
+    directory, singles = alone
+    engine = InProcessEngine.of(directory, slots=slots, piece=piece)
+    for _ in range(2):  # cold, then with whatever the first round left in the slots
+        for request, single, done in zip(MIXED, singles, engine.together(MIXED), strict=True):
+            assert [each.ids for each in (done, *done.others)] == [each.ids for each in (single, *single.others)], (
+                request
+            )
+            assert [each.text for each in (done, *done.others)] == [each.text for each in (single, *single.others)]
+            assert done.finish is single.finish
+            assert len(done.others) == (request.get("n", 1) - 1)
+            if request.get("n", 1) > 1:
+                assert len({tuple(each.ids) for each in (done, *done.others)}) == request["n"]
+
+
+def test_candidates_compute_their_prompt_once(tmp_path: Path) -> None:
+    directory = make_checkpoint(tmp_path / "m")
+    prompt = _prompt(100, 768, seed=6)
+    for slots in (1, 3, 8):
+        engine = InProcessEngine.of(directory, slots=slots, piece=64)
+        (done,) = engine.together([{"prompt": prompt, "max_tokens": 5, "n": 6, "temperature": 1.0, "seed": 3}])
+        assert (engine.scheduler.prompt_tokens_computed, done.computed) == (100, 100)
+        assert len({tuple(each.ids) for each in (done, *done.others)}) == 6
+        first = engine.together([{"prompt": prompt, "max_tokens": 5, "temperature": 1.0, "seed": 3}])[0]
+        assert first.ids == done.ids, "one candidate is the first of several"
+
+
+def test_logprobs_are_of_the_models_own_distribution_however_tokens_are_drawn(tmp_path: Path) -> None:
+    directory = make_checkpoint(tmp_path / "m")
+    prompt = _prompt(40, 768, seed=8)
+    request = {"prompt": prompt, "max_tokens": 8, "temperature": 1.7, "top_k": 50, "seed": 5, "logprobs": 3}
+    (done,) = InProcessEngine.of(directory).together([request])
+    oracle = torch.log_softmax(oracle_logits(directory, prompt + done.ids), -1)[len(prompt) - 1 : -1]
+    for row, token in zip(oracle, done.tokens, strict=True):
+        assert token.logprob == pytest.approx(float(row[token.id]), abs=2e-4)
+        best = torch.topk(row, 3).values.tolist()
+        assert [logprob for _, logprob in token.top] == pytest.approx(best, abs=2e-4)
+
+
+def test_a_fork_at_the_end_of_memory_is_what_it_was_copied_from(tmp_path: Path) -> None:
+    """Slots that are given up leave the others' keys and values as they were."""
+    directory = make_checkpoint(tmp_path / "m")
+    engine = InProcessEngine.of(directory, slots=4)
+    prompts = [_prompt(30, 768, seed=n) for n in range(3)]
+    before = [engine.complete(prompt=prompt, max_tokens=6).ids for prompt in prompts]
+    kept = engine.scheduler.slots.keep(2)
+    engine.runner.keep_slots(kept)
+    engine.scheduler._max_running = 2
+    assert engine.runner.slots == 2
+    again = [engine.complete(prompt=prompt, max_tokens=6) for prompt in reversed(prompts)]
+    assert [each.ids for each in again] == before[::-1]
+    assert [each.computed for each in again[:2]] == [1, 1]
 
 
 def test_healed_text_is_the_best_that_starts_with_the_text_held_back(tmp_path: Path) -> None:

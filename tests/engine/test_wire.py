@@ -6,6 +6,7 @@ import json
 import socket as sockets
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,8 +89,67 @@ def test_a_completion_has_openais_shape(served: Served) -> None:
 
 
 def test_defaults_are_openais(served: Served) -> None:
-    reply = http_over_unix(served.socket, "/v1/completions", body={"prompt": "x = "})
-    assert reply.json()["usage"]["completion_tokens"] == 16
+    def ask() -> list[int]:
+        body = {"prompt": "x = ", "return_token_ids": True}
+        answer = http_over_unix(served.socket, "/v1/completions", body=body).json()
+        assert answer["usage"]["completion_tokens"] == 16
+        ids: list[int] = answer["choices"][0]["token_ids"]
+        return ids
+
+    assert ask() != ask(), "sampled at temperature 1, with a seed of its own each time"
+
+
+SAMPLED = {"prompt": "def f(a):\n", "max_tokens": 12, "temperature": 0.9, "seed": 42, "return_token_ids": True}
+
+
+def test_the_same_seed_gives_the_same_text_alone_and_in_company(served: Served) -> None:
+    first = served.ok(**SAMPLED)["choices"][0]
+    with ThreadPoolExecutor(8) as pool:
+        others = [
+            pool.submit(served.ok, **SAMPLED | {"seed": n, "top_k": 40, "top_p": 0.9, "min_p": 0.01, "n": 1 + n % 3})
+            for n in range(7)
+        ]
+        again = pool.submit(served.ok, **SAMPLED).result()["choices"][0]
+        assert len({other.result()["choices"][0]["text"] for other in others}) > 1
+    assert again == first
+    assert served.ok(**SAMPLED | {"seed": 43})["choices"][0]["token_ids"] != first["token_ids"]
+    streamed = served.events(**SAMPLED)
+    assert [token for e in streamed for token in e["choices"][0]["token_ids"]] == first["token_ids"]
+
+
+def test_sampled_candidates_differ_and_their_prompt_is_computed_once(served: Served) -> None:
+    computed = read_metrics(served.socket).value("starfill_prompt_tokens_computed_total")
+    body = SAMPLED | {"prompt": "class Candidates:\n    def method(self):\n", "n": 4, "logprobs": 1}
+    answer = served.ok(**body)
+    more = read_metrics(served.socket).value("starfill_prompt_tokens_computed_total") - computed
+    assert more == answer["starfill"]["computed"]
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2, 3]
+    assert len({tuple(choice["token_ids"]) for choice in answer["choices"]}) == 4
+    assert answer["usage"]["completion_tokens"] == sum(len(choice["token_ids"]) for choice in answer["choices"])
+    assert served.ok(**body | {"n": 1})["choices"][0]["token_ids"] == answer["choices"][0]["token_ids"]
+    events = served.events(**body)
+    for choice in answer["choices"]:
+        own = [e["choices"][0] for e in events if e["choices"][0]["index"] == choice["index"]]
+        assert "".join(each["text"] for each in own) == choice["text"]
+        assert [token for each in own for token in each["token_ids"]] == choice["token_ids"]
+        assert [each["finish_reason"] for each in own if each["finish_reason"]] == [choice["finish_reason"]]
+
+
+def test_a_repetition_penalty_changes_greedy_text_too(served: Served) -> None:
+    plain = served.ok(prompt="a a a a", max_tokens=20, return_token_ids=True)["choices"][0]["token_ids"]
+    strict = served.ok(prompt="a a a a", max_tokens=20, repetition_penalty=10.0, return_token_ids=True)
+    ids = strict["choices"][0]["token_ids"]
+    assert ids != plain
+    assert len(set(ids)) == len(ids)
+
+
+def test_a_pinned_prompt_stays_while_others_come_and_go(served: Served) -> None:
+    head = "# Answer in one line, and only with code.\nimport this\n"
+    tokens = served.ok(prompt=head, max_tokens=0, starfill={"pin": True})["usage"]["prompt_tokens"]
+    slots = http_over_unix(served.socket, "/health").json()["slots"]["total"]
+    for number in range(slots + 2):
+        served.ok(prompt=f"{number} {number * 7} other text that shares nothing", max_tokens=1)
+    assert served.ok(prompt=head + "x = 1\n", max_tokens=1)["starfill"]["cached"] >= tokens - 1
 
 
 @pytest.mark.parametrize("layout", ["auto", "anchored", "spm", "psm"])
@@ -186,7 +246,12 @@ def test_a_megabyte_a_side_is_windowed(served: Served) -> None:
     ("body", "status", "param", "code"),
     [
         ({"prompt": "a", "model": "other"}, 404, "model", "model_not_found"),
-        ({"prompt": "a", "temperature": 0.5}, 400, "temperature", "unsupported"),
+        ({"prompt": "a", "temperature": 2.5}, 400, "temperature", "invalid_value"),
+        ({"prompt": "a", "top_p": 0}, 400, "top_p", "invalid_value"),
+        ({"prompt": "a", "top_k": -2}, 400, "top_k", "invalid_value"),
+        ({"prompt": "a", "min_p": 1.5}, 400, "min_p", "invalid_value"),
+        ({"prompt": "a", "repetition_penalty": 0}, 400, "repetition_penalty", "invalid_value"),
+        ({"prompt": "a", "seed": 2**63}, 400, "seed", "invalid_value"),
         ({"prompt": "a", "user": "me"}, 400, "user", "unknown_field"),
         ({"prompt": "a", "starfill": {"colour": 1}}, 400, "starfill.colour", "unknown_field"),
         ({"prompt": "a", "max_tokens": -1}, 400, "max_tokens", "invalid_value"),

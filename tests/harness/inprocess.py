@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.api import CompletionRequest
-from engine.generation import Delta, Finish, Token
+from engine.generation import Delta, Finish, Generation, Token
 from engine.intake import Admitted
 from engine.kv_slots import KvSlots
 from engine.loading import LoadOptions, load
 from engine.models import ModelSource
-from engine.scheduler import Scheduler
+from engine.scheduler import Progress, Scheduler
 from engine.serve import Loaded
 from engine.step import Runner
 
@@ -22,14 +23,17 @@ class Completed:
     """How one request ended."""
 
     admitted: Admitted
+    generation: Generation
     text: str
     tokens: list[Token]
     finish: Finish | None
     calls: int
+    others: tuple[Completed, ...] = ()
+    """The request's further candidates."""
 
     @property
     def ids(self) -> list[int]:
-        return self.admitted.generation.generated
+        return self.generation.generated
 
     @property
     def prompt(self) -> list[int]:
@@ -63,24 +67,29 @@ class InProcessEngine:
     def together(self, requests: list[dict[str, Any]]) -> list[Completed]:
         """Run several requests side by side until all have ended."""
         admitted = [self.intake.take(CompletionRequest(**{"temperature": 0, **request})) for request in requests]
-        deltas: dict[int, list[Delta]] = {one.generation.id: [] for one in admitted}
-        calls = dict.fromkeys(deltas, 0)
+        candidates = [generation for one in admitted for generation in one.candidates]
+        self.deltas: dict[int, list[Delta]] = {generation.id: [] for generation in candidates}
+        calls = dict.fromkeys(self.deltas, 0)
         for one in admitted:
-            self.scheduler.submit(one.generation)
+            self.note(self.scheduler.submit(one.generation).ended)
         while (step := self.scheduler.plan()) is not None:
-            slot = step.spans[0].slot
-            owner = next(one.generation.id for one in admitted if one.generation.slot == slot)
-            calls[owner] += 1
-            for progress in self.scheduler.commit(step, self.runner.run(step)):
-                deltas[progress.generation.id].append(progress.delta)
-        self.scheduler.check_integrity()
+            slots = {span.slot for span in step.spans}
+            for generation in candidates:
+                calls[generation.id] += generation.slot in slots
+            self.note(self.scheduler.commit(step, self.runner.run(step)))
+            self.scheduler.check_integrity()
+
+        def completed(one: Admitted, generation: Generation, others: tuple[Completed, ...] = ()) -> Completed:
+            deltas = self.deltas[generation.id]
+            text = "".join(delta.text for delta in deltas)
+            tokens = [token for delta in deltas for token in delta.tokens]
+            return Completed(one, generation, text, tokens, deltas[-1].finish, calls[generation.id], others)
+
         return [
-            Completed(
-                one,
-                "".join(delta.text for delta in deltas[one.generation.id]),
-                [token for delta in deltas[one.generation.id] for token in delta.tokens],
-                deltas[one.generation.id][-1].finish,
-                calls[one.generation.id],
-            )
+            completed(one, one.generation, tuple(completed(one, each) for each in one.generation.followers))
             for one in admitted
         ]
+
+    def note(self, progress: Iterable[Progress]) -> None:
+        for each in progress:
+            self.deltas[each.generation.id].append(each.delta)

@@ -11,12 +11,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from engine.errors import DeviceMemoryExhausted
 from engine.intake import HealingPolicy, Intake
 from engine.models import STARTER
-from engine.serve import Endpoint, Loaded, serve
+from engine.serve import Endpoint, Loaded, Manner, serve
 from engine.step import Sample, Step
 from engine.tokenizer import Tokenizer
 
@@ -39,6 +40,8 @@ class ScriptedRunner:
         self.window = window
         self.calls = 0
         self.starts: list[float] = []
+        self.fits: Callable[[Step], bool] | None = None
+        """Whether there is memory for a pass; None: always."""
         self._delay = delay
         self._fail_at = fail_at
         self._log = log
@@ -55,19 +58,26 @@ class ScriptedRunner:
                 log.write(f"{self.starts[-1]}\n")
         if self._fail_at == self.calls:
             raise RuntimeError("scripted failure")
+        if self.fits is not None and not self.fits(step):
+            raise DeviceMemoryExhausted("scripted: no memory")
         if self._delay:
             time.sleep(self._delay)
         for copy in step.copies:
             self._memory[copy.target][: copy.length] = self._memory[copy.source][: copy.length]
         samples, row = [], 0
-        for span, sampled, allowed in zip(step.spans, step.sampled, step.allowed, strict=True):
+        for span, draws, allowed in zip(step.spans, step.draws, step.allowed, strict=True):
             memory, end = self._memory[span.slot], span.start + span.length
             memory[span.start : end] = step.ids[row : row + span.length]
             row += span.length
-            if sampled:
+            if draws:
                 wish = self._after(memory[:end])
-                samples.append(Sample(wish if allowed is None or wish in allowed else min(allowed), -0.5))
+                samples += [Sample(wish if allowed is None or wish in allowed else min(allowed), -0.5)] * draws
         return samples
+
+    def keep_slots(self, slots: Sequence[int]) -> None:
+        """Give back the others."""
+        self._memory = [self._memory[slot] for slot in slots]
+        self.slots = len(slots)
 
     def _after(self, held: Sequence[int]) -> int:
         for said in range(min(len(self._script), len(held)), 0, -1):
@@ -104,7 +114,7 @@ def main() -> int:
         runner = ScriptedRunner(tokenizer, script, delay=options.delay, fail_at=options.fail_at, log=options.log)
         return Loaded(scripted_intake(tokenizer), runner, "float32", "cpu")
 
-    return serve("scripted", load, Endpoint(options.socket), None)
+    return serve("scripted", load, Endpoint(options.socket), Manner(check_each_step=True))
 
 
 if __name__ == "__main__":

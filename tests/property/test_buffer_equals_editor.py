@@ -46,6 +46,7 @@ def play(script: tuple[str, list[tuple[float, float, str]]], encoding: Encoding)
         text = splice(text, where, new, encoding)
         assert buffer.text == text
         assert list(buffer.lines) == split_lines(text)
+        assert buffer.size == len(text.encode("utf-8", "surrogatepass"))
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -57,18 +58,30 @@ def test_the_buffer_equals_the_editors_text_after_every_edit(
     play(script, encoding)
 
 
+SCRIPTS, EDITS = 300, 200
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("encoding", ENCODINGS)
-def test_the_buffer_equals_the_editors_text_after_many_edits(encoding: Encoding) -> None:
-    for seed in range(300):
+def test_the_buffer_equals_the_editors_text_after_each_of_180_000_edits() -> None:
+    played = 0
+
+    @given(seed=st.integers(0, 2**64 - 1))
+    @settings(max_examples=SCRIPTS, deadline=None, database=None)
+    def script(encoding: Encoding, seed: int) -> None:
+        nonlocal played
         random = Random(seed)
         signs = SIGNS + random.choice(("\ud83d", "\ude00")) + "\r\n\r\n"
 
-        def piece(random: Random = random, signs: str = signs) -> str:
+        def piece() -> str:
             return "".join(random.choices(signs, k=random.randrange(6)))
 
-        places = [sorted((random.random(), random.random())) for _ in range(200)]
+        places = [sorted((random.random(), random.random())) for _ in range(EDITS)]
         play((piece(), [(low, low + (high - low) / 4, piece()) for low, high in places]), encoding)
+        played += EDITS
+
+    for encoding in ENCODINGS:
+        script(encoding=encoding)
+    assert played == len(ENCODINGS) * SCRIPTS * EDITS == 180_000
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

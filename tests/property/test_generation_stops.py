@@ -73,7 +73,7 @@ def test_the_stream_shows_what_cutting_the_whole_text_would(
             break
     expected, why, count = naive(tokenizer, tokens, stop, limit)
     if why is None:
-        text += target.end_of_window().text
+        text += target.close().text
         if any(each in expected for each in stop):
             return  # the last, broken character became part of a stop string: cut at the very end
     assert (text, finish, taken) == (expected, why, count)
@@ -91,5 +91,5 @@ def test_nothing_that_was_shown_is_ever_part_of_a_stop_string(tokens: list[int],
         assert not any(each in shown for each in stop)
         if delta.finish:
             return
-    shown += target.end_of_window().text
+    shown += target.close().text
     assert not any(each in shown for each in stop)

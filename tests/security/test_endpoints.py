@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import StarfillError
-from engine.serve import Endpoint
+from engine.endpoint import Endpoint, read_token
+from engine.errors import EndpointTaken, StarfillError
 from tests.harness.process import (
     Child,
     free_tcp_port,
@@ -113,9 +113,72 @@ def test_a_stale_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path) -> Non
     dead.bind(str(path))
     dead.close()
     listener = Endpoint(path).bind()
-    with pytest.raises(StarfillError, match="another engine listens"):
+    with pytest.raises(EndpointTaken, match="another engine listens"):
         Endpoint(path).bind()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
     listener.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_beside_the_socket_that_is_no_record_is_left_alone(tmp_path: Path) -> None:
+    precious = tmp_path / "package.json"
+    precious.write_text("{}")
+    with pytest.raises(StarfillError, match=r"package\.json"):
+        Endpoint(tmp_path / "package.sock").bind()
+    assert precious.read_text() == "{}"
+
+
+def test_a_link_to_a_dead_socket_is_not_a_socket(tmp_path: Path) -> None:
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(str(tmp_path / "dead.sock"))
+    dead.close()
+    link = tmp_path / "link.sock"
+    link.symlink_to(tmp_path / "dead.sock")
+    with pytest.raises(StarfillError, match="not a socket"):
+        Endpoint(link).bind()
+    assert (tmp_path / "dead.sock").exists()
+
+
+def test_only_ones_own_socket_is_removed(tmp_path: Path) -> None:
+    """Another engine has taken the place while this one was leaving."""
+    path = tmp_path / "e.sock"
+    first = Endpoint(path).bind()
+    first.publish("m", "d", "c", "0.1.0")
+    path.unlink()
+    second = socket.socket(socket.AF_UNIX)
+    second.bind(str(path))
+    first.close()
+    assert path.exists()
+    second.close()
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o644, 0o604])
+def test_a_token_file_ends_up_readable_by_its_owner_alone(tmp_path: Path, mode: int) -> None:
+    file = tmp_path / "token"
+    file.write_text(f"  {TOKEN}\n")
+    file.chmod(mode)
+    assert read_token(file) == TOKEN
+    assert stat.S_IMODE(file.stat().st_mode) & 0o077 == 0
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_a_token_file_that_others_may_write_is_refused(tmp_path: Path, mode: int) -> None:
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    file.chmod(mode)
+    with pytest.raises(StarfillError, match="chmod 600"):
+        read_token(file)
+
+
+@pytest.mark.parametrize(
+    "token", ["short", "", "with a blank in the middle", "é" * 20, "x" * 20 + "\ny: z", "\x00" * 20]
+)
+def test_a_token_that_is_none_is_refused(tmp_path: Path, token: str) -> None:
+    file = tmp_path / "token"
+    file.write_text(token)
+    file.chmod(0o600)
+    with pytest.raises(StarfillError, match="16 characters"):
+        read_token(file)
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +238,14 @@ def _get(port: int, host: str, token: str | None, origin: str | None = None) -> 
         ("localhost", TOKEN, None, 403),
         ("localhost:{port}", TOKEN, "http://evil.example", 403),
         ("localhost:{port}", TOKEN, "null", 403),
+        ("LOCALHOST:{port}", TOKEN, "http://LocalHost:{port}", 200),
+        ("[::1]:{port}", TOKEN, None, 200),
+        ("localhost:{port}", TOKEN, "https://localhost:{port}", 403),
+        ("localhost:{port}", TOKEN, "http://user@localhost:{port}", 403),
+        ("localhost:{port}", TOKEN, "http://localhost:{port}/", 403),
+        ("localhost:{port}", TOKEN, "http://[", 403),
+        ("localhost:{port}@evil.example", TOKEN, None, 403),
+        ("", TOKEN, None, 403),
         ("localhost:{port}", TOKEN, "http://localhost:{port}.evil.example", 403),
     ],
 )
@@ -183,3 +254,13 @@ def test_tcp_needs_token_host_and_origin(
 ) -> None:
     origin = origin.format(port=tcp) if origin else None
     assert _get(tcp, host.format(port=tcp), token, origin) == status
+
+
+def test_no_answer_invites_web_pages(tcp: int) -> None:
+    """No CORS header ever, and a preflight is refused like any other request without a token."""
+    connection = http.client.HTTPConnection("127.0.0.1", tcp, timeout=10)
+    connection.request("OPTIONS", "/v1/completions", headers={"Origin": "http://evil.example"})
+    reply = connection.getresponse()
+    assert reply.status == 403
+    assert not [name for name, _ in reply.getheaders() if name.lower().startswith("access-control")]
+    connection.close()

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from engine.api import CompletionRequest
+from engine.api import CompletionRequest, parse_completion
 from engine.client import Chunk
 from lsp_server.completer import Completer, Outcome, Progress
 from lsp_server.window import Window
@@ -16,6 +16,8 @@ WINDOW = Window("x = ", "\n")
 
 class ScriptedEngine:
     """Implements `completer.Engine`. With `held`, streams stop before their last chunk until `release` is called."""
+
+    primes = True
 
     def __init__(
         self,
@@ -27,6 +29,7 @@ class ScriptedEngine:
         self.now = 0.0
         self.events: list[str] = []
         self.requests: list[CompletionRequest] = []
+        self.told: list[tuple[str, str]] = []
         self.open = 0
         self.most_open = 0
         self._script = script
@@ -52,9 +55,9 @@ class ScriptedEngine:
             raise self._loading.pop(0)
 
     @asynccontextmanager
-    async def complete(self, request: CompletionRequest) -> AsyncIterator[AsyncIterator[Chunk]]:
+    async def complete(self, request: CompletionRequest | bytes) -> AsyncIterator[AsyncIterator[Chunk]]:
         """A second for each chunk."""
-        self.requests.append(request)
+        self.requests.append(parse_completion(request) if isinstance(request, bytes) else request)
         number = len(self.requests)
         self.events.append(f"open {number}")
         self.open += 1
@@ -63,6 +66,10 @@ class ScriptedEngine:
             yield self._chunks()
         finally:
             await asyncio.shield(self._close(number))  # as connections do: being cancelled again does not stop it
+
+    def not_shown(self, answer: str, reason: str) -> None:
+        """Noted in `told`."""
+        self.told.append((answer, reason))
 
     async def aclose(self) -> None:
         """Nothing to close."""

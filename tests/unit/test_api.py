@@ -20,10 +20,11 @@ def test_defaults_are_openais() -> None:
     assert (request.prompt, request.suffix, request.max_tokens) == ("x", None, 16)
     assert (request.model, request.temperature, request.top_p, request.n, request.stop) == (None,) * 5
     assert (request.seed, request.logprobs, request.stream, request.stream_options) == (None,) * 4
+    assert (request.top_k, request.min_p, request.repetition_penalty) == (None,) * 3
     assert (request.return_token_ids, request.stop_strings) == (False, ())
     own = request.starfill
     assert (own.context, own.path, own.repository, own.language, own.document) == ((), None, None, None, None)
-    assert (own.layout, own.raw) == ("auto", False)
+    assert (own.layout, own.raw, own.pin) == ("auto", False, False)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,9 @@ def test_defaults_are_openais() -> None:
             }
         },
         {"prompt": "y" * 2**20, "suffix": "z" * 2**20},
+        {"top_k": -1, "min_p": 0, "repetition_penalty": 0.1, "starfill": {"pin": True}},
+        {"top_k": 2**31 - 1, "min_p": 1.0, "repetition_penalty": 10.0},
+        {"top_k": None, "min_p": None, "repetition_penalty": None},
     ],
 )
 def test_good_requests_are_accepted_as_sent(fields: dict[str, Any]) -> None:
@@ -92,6 +96,16 @@ def test_stop_has_one_form() -> None:
         ({"top_p": 0}, "top_p"),
         ({"top_p": 1.01}, "top_p"),
         ({"top_p": False}, "top_p"),
+        ({"top_k": -2}, "top_k"),
+        ({"top_k": 2**31}, "top_k"),
+        ({"top_k": 1.5}, "top_k"),
+        ({"min_p": -0.1}, "min_p"),
+        ({"min_p": 1.1}, "min_p"),
+        ({"min_p": float("nan")}, "min_p"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"repetition_penalty": 10.5}, "repetition_penalty"),
+        ({"repetition_penalty": float("inf")}, "repetition_penalty"),
+        ({"starfill": {"pin": 1}}, "starfill.pin"),
         ({"n": 0}, "n"),
         ({"n": 17}, "n"),
         ({"n": True}, "n"),
@@ -182,6 +196,7 @@ def test_errors_have_openais_form() -> None:
     error = RequestError("no", param="n", code="c", status=404)
     assert error.body() == {"error": {"message": "no", "type": "invalid_request_error", "param": "n", "code": "c"}}
     assert (Overloaded("busy").status, Overloaded("busy").body()["error"]["type"]) == (429, "overloaded_error")
+    assert Overloaded("busy").retry_after == 1
 
 
 def test_usage_adds_up() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from engine.client import Chunk
 from lsp_server.completer import Completer, Outcome
-from lsp_server.shaping import Reason
+from lsp_server.reasons import Reason
 from tests.harness.aio import async_test
 from tests.unit.scripted_engine import Caller, ScriptedEngine, turns
 
@@ -39,7 +39,7 @@ class Script:
                 self.caller.request()
             elif event == "outdate":
                 self.outdated |= {n for n in running if f"start {n + 1}" in events}
-                self.caller.completer.outdate("a")
+                self.caller.completer.edited("a")
             elif self._target in running:
                 self.cancelled.add(self._target)
                 calls[self._target].cancel()
@@ -66,7 +66,7 @@ async def test_each_request_has_one_outcome_in_every_interleaving(order: tuple[s
             assert engine.open == 0, case
             assert engine.most_open <= (2 if script.cancelled else 1), case
             assert asyncio.all_tasks() == {asyncio.current_task()}, case
-            assert not script.caller.completer._unanswered, case
+            assert script.caller.completer.at_rest, case
 
             for number, end in enumerate((first, second)):
                 if end is None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lsp_server.gate import (
+    INTERNAL_ERROR,
     INVALID_PARAMS,
     INVALID_REQUEST,
     MAX_MESSAGE,
@@ -43,6 +44,11 @@ def frames(*pieces: bytes) -> list[bytes | int]:
         b"Content-Type: application/vscode-jsonrpc; charset=utf-8\r\ncontent-length: 2\r\n\r\n",
         b"X-Other: 1\nContent-Length: 2\nX-More: 2\n\n",
         b"Content-Length: 0000000002\r\n\r\n",
+        b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n",
+        b"X-Content-Length: 7\r\nContent-Length: 2\r\n\r\n",
+        b"Content-Length: 2\r\nContent-Type: application/vscode-jsonrpc; charset=utf8\r\n\r\n",
+        b'Content-Length: 2\r\nContent-Type: application/vscode-jsonrpc; charset="UTF-8"\r\n\r\n',
+        b"Content-Length: 2\r\nContent-Type: application/vscode-jsonrpc\r\n\r\n",
     ],
 )
 def test_headers_that_are_understood(header: bytes) -> None:
@@ -68,6 +74,13 @@ def test_a_body_may_be_empty_and_may_look_like_a_header() -> None:
         b"Content-Length: 99999999999999999999999999\r\n\r\n{}",
         b"Content-Length\r\n\r\n{}",
         b"Content-Type: text/plain\r\n\r\n{}",
+        b"Content-Length: 2\r\nContent-Length: 4\r\n\r\n{}",
+        b"Content-Length: +2\r\n\r\n{}",
+        b"Content-Length: 2 2\r\n\r\n{}",
+        b"Content-Length: 0x2\r\n\r\n{}",
+        b"X-Content-Length: 2\r\n\r\n{}",
+        b"Content-Length: 7",  # cut off, and the next header follows
+        b"\xef\xbb\xbf",
     ],
 )
 def test_what_cannot_be_a_message_is_refused_once_and_the_next_message_is_read(bad: bytes) -> None:
@@ -94,6 +107,12 @@ def test_a_stretch_of_junk_is_refused_once_however_long_it_is() -> None:
 def test_headers_without_an_end_are_refused() -> None:
     endless = b"Content-Length: 2\r\n" + b"X-Filler: aaaaaaaa\r\n" * 400
     assert frames(endless, GOOD) == [PARSE_ERROR, b'"ok"']
+
+
+def test_a_message_over_the_limit_is_skipped_though_its_text_looks_like_messages() -> None:
+    text = json.dumps({"text": "Content-Length: 4\r\n\r\nnull" * 10_000}).encode()
+    header = b"Content-Length: %d\r\n\r\n" % (MAX_MESSAGE + 1)
+    assert frames(header + text, GOOD) == [INVALID_REQUEST, b'"ok"']
 
 
 def test_junk_does_not_pile_up() -> None:
@@ -129,6 +148,11 @@ AT = {"textDocument": {"uri": "file:///a.py"}, "position": {"line": 0, "characte
         (b"\xff\xfe\xfd", PARSE_ERROR, None),
         (b"[" * 100_000, PARSE_ERROR, None),
         (b'{"jsonrpc":"2.0","id":1,"method":' + b"9" * 5_000 + b"}", PARSE_ERROR, None),
+        (b'{"jsonrpc":"2.0","id":1,"method":"shutdown","params":{"x":NaN}}', PARSE_ERROR, None),
+        (b'{"jsonrpc":"2.0","id":1,"method":"shutdown","params":{"x":-Infinity}}', PARSE_ERROR, None),
+        (b'{"jsonrpc":"2.0","id":1,"method":"shut\ndown"}', PARSE_ERROR, None),
+        ('{"jsonrpc":"2.0","id":1,"method":"shutdown"}'.encode("utf-16"), PARSE_ERROR, None),
+        ('{"jsonrpc":"2.0","id":1,"method":"shutd\u00e9"}'.encode("latin-1"), PARSE_ERROR, None),
         (b"null", INVALID_REQUEST, None),
         (b"7", INVALID_REQUEST, None),
         (b'"text"', INVALID_REQUEST, None),
@@ -141,6 +165,8 @@ AT = {"textDocument": {"uri": "file:///a.py"}, "position": {"line": 0, "characte
         (body(id=None, method="shutdown"), INVALID_REQUEST, None),
         (body(id=True, method="shutdown"), INVALID_REQUEST, None),
         (body(id=1.5, method="shutdown"), INVALID_REQUEST, None),
+        (body(id=1.0, method="shutdown"), INVALID_REQUEST, None),
+        (body(id={}, method="shutdown"), INVALID_REQUEST, None),
         (body(id=[1], method="shutdown"), INVALID_REQUEST, None),
         (body(id=4, method="shutdown", params="all"), INVALID_REQUEST, 4),
         (body(id=4, method="shutdown", params=7), INVALID_REQUEST, 4),
@@ -205,7 +231,9 @@ def test_before_initialize_requests_are_refused_and_notifications_dropped() -> N
     assert ledger.admit(body(method="initialized")) is None
     assert isinstance(ledger.admit(body(method="exit")), dict)
     assert isinstance(ledger.admit(request("initialize", 1)), dict)
-    assert isinstance(ledger.admit(body(method="textDocument/didOpen", params={})), dict)
+    assert isinstance(ledger.admit(body(method="a/note", params={})), dict)
+    assert isinstance(ledger.admit(body(method="initialized")), dict)
+    assert ledger.admit(body(method="initialized")) is None
 
 
 def test_initialize_is_served_once() -> None:
@@ -254,18 +282,57 @@ def test_params_are_kept_as_they_were_sent_while_the_request_is_open() -> None:
     assert ledger.params(7) == {}
 
 
-def test_a_request_without_params_gets_null_ones() -> None:
-    message = started().admit(body(id=1, method="shutdown"))
+def test_what_goes_on_has_the_fields_of_its_kind_and_no_others() -> None:
+    ledger = started()
+    assert ledger.admit(body(id=1, method="shutdown")) == {
+        "jsonrpc": "2.0", "id": 1, "method": "shutdown", "params": None,
+    }  # fmt: skip
+    assert ledger.settle(1)
+    both = body(id=1, method="a/method", params={}, error={"code": 1, "message": ""}, result=7, extra="x")
+    assert started().admit(both) == {"jsonrpc": "2.0", "id": 1, "method": "a/method", "params": {}}
+    assert started().admit(body(method="a/note", error=1)) == {"jsonrpc": "2.0", "method": "a/note", "params": None}
+
+
+def test_json_that_is_odd_but_sound_is_read() -> None:
+    ledger = started()
+    plain = b'{"jsonrpc":"2.0","id":%d,"method":"a/method","params":{"a":1}}'
+    for number, text in enumerate((b"\xef\xbb\xbf" + plain, b" \r\n\t" + plain + b"\n")):
+        message = ledger.admit(text % number)
+        assert isinstance(message, dict)
+        assert message["params"] == {"a": 1}
+    message = ledger.admit(b'{"jsonrpc":"2.0","id":5,"id":6,"method":"a/method","params":{"a":1,"a":"\\ud83d"}}')
     assert isinstance(message, dict)
-    assert message["params"] is None
+    assert (message["id"], message["params"]) == (6, {"a": "\ud83d"})  # of equal keys the last one counts
+    message = ledger.admit(b'{"jsonrpc":"2.0","id":7,"method":"a/method","params":{"a":"\xed\xa0\xbd","b":1e999}}')
+    assert isinstance(message, dict)
+    assert message["params"] == {"a": "\ud83d", "b": float("inf")}
+    huge = ledger.admit(b'{"jsonrpc":"2.0","id":1' + b"0" * 4_000 + b',"method":"a/method"}')
+    assert isinstance(huge, dict)
+    assert huge["id"] == 10**4_000
+
+
+def test_initialize_that_failed_may_be_sent_again() -> None:
+    ledger = Ledger()
+    ledger.admit(request("initialize", 1))
+    assert ledger.settle(1, failed=True)
+    refusal = ledger.admit(request("shutdown", 2))
+    assert isinstance(refusal, Refusal)
+    assert refusal.code == NOT_INITIALIZED
+    assert isinstance(ledger.admit(request("initialize", 3)), dict)
+    assert ledger.settle(3)
+    ledger.admit(request("a/method", 4))
+    assert ledger.settle(4, failed=True)
+    assert ledger.initialized
 
 
 @pytest.mark.parametrize(
     ("message", "passes"),
     [
-        (body(id=1, result=None), True),
-        (body(id="a", result={}), True),
-        (body(id=1, error={"code": 1, "message": ""}), True),
+        (body(id="ours", result=None), True),
+        (body(id="ours", result={}), True),
+        (body(id="ours", error={"code": 1, "message": ""}), True),
+        (body(id=1, result=None), False),  # the client's own request, which is open
+        (body(id="never asked", result=None), False),
         (body(result=None), False),
         (body(id=[1], result=None), False),
         (body(id={}, result=None), False),
@@ -273,9 +340,35 @@ def test_a_request_without_params_gets_null_ones() -> None:
         (body(method="$/progress", params="all"), False),
     ],
 )
-def test_replies_of_the_client_pass_and_what_asks_for_no_reply_gets_none(message: bytes, passes: bool) -> None:
-    found = started().admit(message)
+def test_replies_to_what_we_asked_pass_once_and_what_asks_for_no_reply_gets_none(message: bytes, passes: bool) -> None:
+    ledger = started()
+    ledger.admit(request("a/method", 1))
+    ledger.ask("ours")
+    found = ledger.admit(message)
     assert isinstance(found, dict) if passes else found is None
+    assert ledger.admit(message) is None
+
+
+@pytest.mark.parametrize(
+    "error", [7, "text", [], {}, {"code": "1", "message": ""}, {"code": 1}, {"code": True, "message": ""}]
+)
+def test_an_error_reply_that_is_malformed_is_an_error_reply_still(error: Any) -> None:
+    ledger = started()
+    ledger.ask("ours")
+    found = ledger.admit(body(id="ours", error=error))
+    assert isinstance(found, dict)
+    assert found["error"]["code"] == INTERNAL_ERROR
+
+
+def test_a_cancel_passes_only_for_a_request_that_is_open() -> None:
+    ledger = started()
+    ledger.admit(request("a/method", 1))
+    ledger.ask("ours")
+    assert isinstance(ledger.admit(body(method="$/cancelRequest", params={"id": 1})), dict)
+    for params in ({"id": 2}, {"id": "1"}, {"id": "ours"}, {"id": None}, {"id": 1.0}, {"id": True}, {}, [1], None):
+        assert ledger.admit(body(method="$/cancelRequest", params=params)) is None
+    ledger.settle(1)
+    assert ledger.admit(body(method="$/cancelRequest", params={"id": 1})) is None
 
 
 def test_an_encoded_message_can_be_read_back_whatever_it_says() -> None:

@@ -123,7 +123,7 @@ def test_a_broken_character_at_the_end_becomes_a_replacement_character(end: str)
     elif end == "length":
         deltas += feed(target, b"\xe4")
     else:
-        deltas.append(target.end_of_window())
+        deltas.append(target.close())
     assert text_of(deltas) == ("a\ufffd\ufffd" if end == "length" else "a\ufffd")
     assert deltas[-1].finish is (Finish.STOP if end == "control" else Finish.LENGTH)
 
@@ -165,7 +165,7 @@ def test_what_was_kept_back_for_a_stop_string_is_shown_in_the_end(end: str) -> N
     if end == "control":
         deltas += feed(target, TOKENIZER.control.end_of_text)
     elif end == "window":
-        deltas.append(target.end_of_window())
+        deltas.append(target.close())
     assert text_of(deltas) == "ab"
     assert deltas[-1].finish is (Finish.STOP if end == "control" else Finish.LENGTH)
 
@@ -179,7 +179,7 @@ def test_priming_wants_nothing_but_the_prompt() -> None:
     target = generation(max_tokens=0, held=b"re")
     assert target.primes_only
     assert target.allowed is None
-    assert target.end_of_window() == Delta("", (), Finish.LENGTH)
+    assert target.close() == Delta("", (), Finish.LENGTH)
 
 
 def test_ids_of_positions_span_prompt_and_generated_text() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from typing import Any
 
@@ -14,6 +13,7 @@ from engine.errors import RequestError
 from engine.fim import Layout
 from engine.generation import Delta
 from engine.intake import Admitted, HealingPolicy, Intake
+from engine.sampling import Sampling
 from engine.step import Sample
 from tests.unit.vocabularies import vocabulary
 
@@ -33,7 +33,6 @@ def take(**fields: Any) -> Admitted:
     ("fields", "param", "code", "status"),
     [
         ({"model": "other"}, "model", "model_not_found", 404),
-        ({"temperature": 0.5}, "temperature", "unsupported", 400),
         ({"prompt": [1, 2], "suffix": ""}, "suffix", "invalid_value", 400),
         ({"prompt": [1, TOKENIZER.size]}, "prompt", "invalid_value", 400),
         ({"prompt": "word " * 600}, "prompt", "context_length_exceeded", 400),
@@ -96,6 +95,64 @@ def test_every_generation_has_an_id_of_its_own() -> None:
     assert [desk.take(request).generation.id for _ in range(3)] == [1, 2, 3]
 
 
+def sampling_of(**fields: Any) -> Sampling | None:
+    desk = Intake("tiny", TOKENIZER, TOKENIZER.size, WINDOW, HealingPolicy(frozenset()), entropy=lambda: 2**64 - 9)
+    return desk.take(CompletionRequest.model_validate({"prompt": "x"} | fields)).generation.sampling
+
+
+def test_omitted_sampling_fields_are_openais_defaults() -> None:
+    assert sampling_of() == Sampling(1.0, 1.0, 0, 0.0, 1.0, seed=2**64 - 9)
+    assert sampling_of(temperature=None, top_p=None, top_k=None, min_p=None, repetition_penalty=None) == sampling_of()
+    assert sampling_of(top_k=-1) == sampling_of(top_k=0) == sampling_of()
+
+
+def test_greedy_is_no_sampling_at_all_unless_logits_are_to_be_changed() -> None:
+    assert sampling_of(temperature=0) is None
+    assert sampling_of(temperature=1e-9, top_p=0.5, top_k=3, seed=7) is None
+    assert sampling_of(temperature=0, repetition_penalty=1.5, seed=7) == Sampling(0.0, repetition_penalty=1.5, seed=7)
+
+
+def test_every_sampling_field_reaches_the_sampler() -> None:
+    fields = {"temperature": 0.5, "top_p": 0.9, "top_k": 40, "min_p": 0.05, "repetition_penalty": 1.1, "seed": -1}
+    assert sampling_of(**fields) == Sampling(0.5, 0.9, 40, 0.05, 1.1, seed=2**64 - 1)
+
+
+def test_without_a_seed_no_two_requests_draw_alike() -> None:
+    desk = intake()
+    seeds = [desk.take(CompletionRequest(prompt="x")).generation.sampling for _ in range(4)]
+    assert len({each.seed for each in seeds if each}) == 4
+
+
+def test_candidates_are_generations_of_their_own_only_where_they_can_differ() -> None:
+    admitted = take(n=3, temperature=1.0, seed=5)
+    assert [each.candidate for each in admitted.candidates] == [0, 1, 2]
+    assert len({each.id for each in admitted.candidates}) == 3
+    assert {each.request for each in admitted.candidates} == {admitted.generation.id}
+    assert len({id(each.generated) for each in admitted.candidates}) == 3
+    assert all(each.sampling and each.sampling.seed == 5 for each in admitted.candidates)
+    for alike in ({"temperature": 0}, {"temperature": 0, "repetition_penalty": 2.0}, {"max_tokens": 0}):
+        assert len(take(n=3, **{"temperature": 1.0} | alike).candidates) == 1
+
+
+def test_whom_a_request_is_from_and_for_travels_with_it() -> None:
+    request = CompletionRequest.model_validate({"prompt": "x", "starfill": {"document": "d"}})
+    generation = intake().take(request, "pid").generation
+    assert (generation.client, generation.document, generation.pin) == ("pid", "d", 0)
+
+
+def test_the_pinned_head_is_the_context_or_all_of_a_plain_prompt() -> None:
+    assert take(starfill={"pin": True}).generation.pin == len(TOKENIZER.encode("x = retu"))
+    context = [{"path": "a.py", "text": "value = 1\n"}]
+    fields = {"suffix": "\n", "starfill": {"pin": True, "context": context, "path": "b.py"}}
+    first, second = take(**fields), take(**fields | {"prompt": "other()"})
+    pin = first.generation.pin
+    assert 0 < pin == second.generation.pin
+    assert first.generation.prompt[:pin] == second.generation.prompt[:pin]
+    assert "value = 1" in TOKENIZER.decode(first.generation.prompt[:pin])
+    assert "b.py" not in TOKENIZER.decode(first.generation.prompt[:pin])
+    assert take(suffix="\n", starfill={"pin": True}).generation.pin == 0
+
+
 def answer(**fields: Any) -> tuple[Answer, list[Delta]]:
     """An answer to a plain request of which four tokens were in the cache, and the deltas of "a + b" in three tokens."""
     fields = {"prompt": "x = y = z", "temperature": 0, "max_tokens": 3} | fields
@@ -111,10 +168,16 @@ def events(data: bytes) -> dict[str, Any]:
     return found
 
 
+def streamed(built: Answer, deltas: list[Delta]) -> list[bytes]:
+    return [data for delta in deltas for data in built.chunks(0, delta)]
+
+
 def test_a_whole_answer_has_text_usage_and_our_own_numbers() -> None:
     built, deltas = answer(logprobs=0, return_token_ids=True, n=2)
     for delta in deltas:
-        built.add(delta)
+        assert not built.complete
+        built.add(0, delta)
+    assert built.complete
     whole = built.whole()
     prompt = len(TOKENIZER.encode("x = y = z"))
     assert (whole["object"], whole["model"], whole["created"]) == ("text_completion", "tiny", 7)
@@ -134,7 +197,7 @@ def test_a_whole_answer_has_text_usage_and_our_own_numbers() -> None:
 
 def test_chunks_join_to_the_whole_answer_and_end_in_usage_and_done() -> None:
     built, deltas = answer(logprobs=0, stream_options={"include_usage": True})
-    sent = list(itertools.chain.from_iterable(map(built.chunks, deltas)))
+    sent = streamed(built, deltas)
     assert sent.pop() == DONE
     *chunks, last = map(events, sent)
     assert "".join(each["choices"][0]["text"] for each in chunks) == "a + b"
@@ -148,7 +211,36 @@ def test_chunks_join_to_the_whole_answer_and_end_in_usage_and_done() -> None:
 
 def test_usage_is_streamed_only_to_those_who_asked() -> None:
     built, deltas = answer()
-    sent = list(itertools.chain.from_iterable(map(built.chunks, deltas)))
+    sent = streamed(built, deltas)
     assert sent[-1] == DONE
     assert all("usage" not in events(each) for each in sent[:-1])
     assert all(events(each)["choices"][0]["logprobs"] is None for each in sent[:-1])
+
+
+def test_candidates_of_their_own_are_streamed_by_index_and_counted_together() -> None:
+    request = CompletionRequest.model_validate(
+        {"prompt": "x", "n": 2, "max_tokens": 2, "seed": 1, "logprobs": 0, "stream_options": {"include_usage": True}}
+    )
+    admitted = intake().take(request)
+    built = Answer(request, admitted, "tiny", 7)
+    first, second = admitted.candidates
+    words = {text: Sample(TOKENIZER.encode(text)[0], -0.5) for text in ("a", " +", " b")}
+    sent: list[bytes] = []
+    for candidate, generation, text in ((0, first, "a"), (1, second, " b"), (1, second, " b"), (0, first, " +")):
+        assert not built.complete
+        sent += built.chunks(candidate, generation.accept(words[text]))
+    assert sent.pop() == DONE
+    *chunks, last = map(events, sent)
+    assert [each["choices"][0]["index"] for each in chunks] == [0, 1, 1, 0]
+    assert [each["choices"][0]["finish_reason"] for each in chunks] == [None, None, "length", "length"]
+    assert [each["choices"][0]["logprobs"]["text_offset"] for each in chunks] == [[0], [0], [2], [1]]
+    assert ["starfill" in each for each in chunks] == [True, False, False, False]
+    assert last["usage"]["completion_tokens"] == 4
+    assert [(each["index"], each["text"]) for each in built.whole()["choices"]] == [(0, "a +"), (1, " b b")]
+
+
+def test_a_priming_that_gave_way_tells_what_it_computed() -> None:
+    built, _ = answer()
+    built._admitted.generation.skipped = 2
+    prompt = len(TOKENIZER.encode("x = y = z"))
+    assert built.whole()["starfill"]["computed"] == prompt - 4 - 2

@@ -86,6 +86,64 @@ def test_releasing_keeps_the_ids_and_forgetting_does_not() -> None:
     slots.check_integrity()
 
 
+def test_a_pinned_head_is_copied_from_and_never_taken() -> None:
+    slots = filled([1, 2, 3, 4, 5], [], [], [])
+    assert slots.pin(0, 3) == Placement(1, 3, copy_from=0)
+    assert (list(slots.ids(1)), slots.pinned, slots.idle) == ([1, 2, 3], 1, 3)
+    assert slots.pin(0, 3) is None, "it is kept already"
+    assert slots.pin(0, 2) is None, "as part of a longer one"
+    for owner in range(5, 8):
+        placement = slots.admit(owner, [owner * 10, 1])
+        assert placement is not None
+        assert placement.slot != 1
+    assert slots.admit(8, [1, 2, 3, 9]) is None, "a pinned slot is nobody's to take"
+    slots.release(2)
+    assert slots.admit(8, [1, 2, 3, 9]) == Placement(2, 3, copy_from=1)
+    slots.check_integrity()
+
+
+def test_no_more_than_a_quarter_is_pinned_and_the_pin_used_longest_ago_gives_way() -> None:
+    slots = filled(*([n, n] for n in range(1, 9)))
+    assert slots.most_pinned == 2
+    for slot in (0, 1, 2):
+        slots.pin_in_place(slot)
+    assert [each.pinned for each in slots._slots[:3]] == [False, True, True]
+    slots.pin_in_place(1)
+    slots.pin_in_place(5)
+    assert [slot.index for slot in slots._slots if slot.pinned] == [1, 5], "the one used again stayed"
+    small = filled([1], [2], [3])
+    small.pin_in_place(0)
+    assert (small.pin(1, 1), small.pinned) == (None, 0)
+
+
+def test_a_head_that_grew_replaces_its_shorter_form() -> None:
+    slots = filled([1, 2, 3], [1, 2, 3, 4, 5], [7], [8], [], [], [], [])
+    slots.pin_in_place(0)
+    assert slots.pin(1, 5) == Placement(0, 5, copy_from=1)
+    assert (list(slots.ids(0)), slots.pinned) == ([1, 2, 3, 4, 5], 1)
+
+
+def test_giving_slots_up_keeps_what_is_held_then_what_is_pinned_then_what_was_used_last() -> None:
+    slots = filled([1, 1], [2, 2], [3, 3], [4, 4], [5, 5])
+    slots.pin_in_place(1)
+    assert slots.admit(9, [1, 1, 6]) == Placement(0, 2)
+    assert slots.keep(4) == [0, 1, 3, 4]
+    assert [list(slots.ids(n)) for n in range(4)] == [[1, 1], [2, 2], [4, 4], [5, 5]]
+    assert (slots.held, slots.pinned, slots.thrown_away) == (1, 1, 2)
+    slots.check_integrity()
+    assert slots.keep(2) == [0, 1]
+    assert slots.pinned == 0, "of two slots none is pinned"
+    slots.check_integrity()
+    assert slots.keep(0) == [0]
+    assert slots.all_held() == [0]
+
+
+def test_what_is_forked_evicted_and_thrown_away_is_counted() -> None:
+    slots = filled([1, 2, 3, 4, 5, 6, 7], [8, 8])
+    slots.admit(5, [1, 2, 9])
+    assert (slots.forks, slots.evicted, slots.thrown_away) == (1, 1, 2)
+
+
 def test_misuse_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least one"):
         KvSlots(0, 8)

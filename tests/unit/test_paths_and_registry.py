@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import pytest
 from engine import paths, registry
 from engine.errors import StarfillError
 from engine.models import ModelSource
+from engine.processes import ProcessIdentity
 from engine.registry import EngineRecord
 
 
@@ -128,8 +131,9 @@ def test_what_is_no_folder_of_ours_is_refused(short_tmp: Path, kind: str) -> Non
 
 
 def record(**fields: object) -> EngineRecord:
-    socket = str(registry.socket_path("0123456789abcdef"))
-    return replace(EngineRecord(os.getpid(), socket, "tiny", "float32", "cpu", "0.1"), **fields)  # type: ignore[arg-type]
+    socket, own = str(registry.socket_path("0123456789abcdef")), ProcessIdentity.own()
+    found = EngineRecord(own.pid, own.started, own.executable, socket, "tiny", "float32", "cpu", "0.1")
+    return replace(found, **fields)  # type: ignore[arg-type]
 
 
 def test_a_record_can_be_read_back_and_is_written_in_one_step(short_tmp: Path) -> None:
@@ -163,6 +167,9 @@ def test_a_zombie_is_not_alive(short_tmp: Path) -> None:
         child.wait()
 
 
+_REST = '"socket": "s", "model": "m", "dtype": "d", "device": "c", "version": "v"'
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -172,12 +179,14 @@ def test_a_zombie_is_not_alive(short_tmp: Path) -> None:
         "7",
         "{}",
         '{"pid": 1}',
-        '{"pid": "1", "socket": "s", "model": "m", "dtype": "d", "device": "c", "version": "v"}',
-        '{"pid": 0, "socket": "s", "model": "m", "dtype": "d", "device": "c", "version": "v"}',
-        '{"pid": -1, "socket": "s", "model": "m", "dtype": "d", "device": "c", "version": "v"}',
-        '{"pid": 1e30, "socket": "s", "model": "m", "dtype": "d", "device": "c", "version": "v"}',
-        '{"pid": 999999999999999999999, "socket": "s", "model": "m", "dtype": "d", "device": "c", "version": "v"}',
-        '{"pid": 1, "socket": "s", "model": "m", "dtype": "d", "device": "c", "version": "v", "more": 1}',
+        *(
+            f'{{"pid": {pid}, "started": 1, "executable": "e", {_REST}}}'
+            for pid in ('"1"', "0", "-1", "true", "1e30", "999999999999999999999")
+        ),
+        f'{{"pid": 1, "started": "1", "executable": "e", {_REST}}}',
+        f'{{"pid": 1, "started": 1, "executable": 1, {_REST}}}',
+        f'{{"pid": 1, {_REST}}}',
+        "[" * 50_000,
         "\x00" * 10,
     ],
 )
@@ -189,15 +198,106 @@ def test_a_broken_record_is_no_engine_and_is_removed(short_tmp: Path, text: str)
     assert list(paths.runtime_dir().iterdir()) == []
 
 
-def test_the_key_of_an_engine_depends_on_all_that_makes_it_another_one() -> None:
+def test_a_record_of_a_newer_starfill_is_understood(short_tmp: Path) -> None:
+    """An older one that took it for broken would remove the files of an engine that runs."""
+    registry.write_record(record())
+    path = registry.record_path(Path(record().socket))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "more": 1}))
+    assert registry.running_engines() == [record()]
+
+
+def test_a_record_that_is_a_link_or_too_long_is_none(short_tmp: Path) -> None:
+    registry.write_record(record())
+    path = registry.record_path(Path(record().socket))
+    elsewhere = short_tmp / "elsewhere.json"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+    assert registry.read_record(path) is None
+    path.unlink()
+    path.write_text(elsewhere.read_text() + " " * 100_000 + "x")
+    assert registry.read_record(path) is None
+
+
+def test_a_pid_that_belongs_to_a_stranger_by_now_is_no_engine(short_tmp: Path) -> None:
+    registry.write_record(record(started=1.0))
+    Path(record().socket).touch()
+    assert registry.running_engines() == []
+    assert list(paths.runtime_dir().iterdir()) == []
+
+
+def test_what_somebody_is_busy_with_is_left_alone(short_tmp: Path) -> None:
+    """A record of a dead engine beside the socket of one that is just starting: the lock says who is at it."""
+    dead = record(started=1.0)
+    registry.write_record(dead)
+    path = Path(dead.socket)
+    claim = registry.claim_lock(path)
+    assert claim.try_acquire()
+    path.touch()
+    registry.sweep()
+    assert path.exists()
+    claim.release()
+    registry.sweep()
+    assert list(paths.runtime_dir().iterdir()) == []
+
+
+def test_the_socket_of_a_live_listener_without_a_record_is_left_alone(short_tmp: Path) -> None:
+    path = registry.socket_path("0" * 16)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen(0)
+    try:
+        full = [socket.socket(socket.AF_UNIX) for _ in range(3)]
+        for client in full:
+            client.setblocking(False)
+            client.connect_ex(str(path))
+        registry.sweep()
+        assert path.exists(), "a listener whose queue is full is one too"
+        for client in full:
+            client.close()
+    finally:
+        listener.close()
+    registry.sweep()
+    assert not path.exists()
+
+
+def test_removing_is_for_ones_own_files(short_tmp: Path) -> None:
+    registry.write_record(record())
+    path = Path(record().socket)
+    path.touch()
+    registry.remove(path, replace(ProcessIdentity.own(), started=1.0))
+    assert path.exists()
+    registry.remove(path, ProcessIdentity.own())
+    assert list(paths.runtime_dir().iterdir()) == []
+
+
+def test_the_key_of_an_engine_is_its_models() -> None:
+    """Whoever wants that model shares the engine, whatever else they asked for."""
     source = ModelSource("tiny", Path("/models/tiny"))
     keys = {
-        registry.engine_key(ModelSource(name, Path(folder)), dtype, device)
+        registry.engine_key(ModelSource(name, Path(folder)))
         for name in ("tiny", "tin")
         for folder in ("/models/tiny", "/models/other")
-        for dtype in ("auto", "float32")
-        for device in ("cpu", "cuda:0")
     }
-    assert len(keys) == 16
+    assert len(keys) == 4
     assert all(re.fullmatch("[0-9a-f]{16}", key) for key in keys)
-    assert registry.engine_key(source, "auto", "cpu") in keys
+    assert registry.engine_key(source) in keys
+
+
+def test_a_temporary_folder_where_others_could_replace_ours_is_refused(
+    short_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short_tmp.chmod(0o777)
+    with pytest.raises(StarfillError, match="sticky"):
+        paths.runtime_dir()
+    short_tmp.chmod(0o1777)
+    assert mode(paths.runtime_dir()) == 0o700
+
+
+def test_a_folder_that_somebody_else_made_first_is_refused(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = short_tmp / f"starfill-{os.getuid()}"
+    target = short_tmp / "theirs"
+    target.mkdir()
+    place.symlink_to(target)
+    with pytest.raises(StarfillError, match=re.escape(str(place))):
+        paths.runtime_dir()
+    assert mode(target) != 0o700, "the mode of what a link points to is not changed"

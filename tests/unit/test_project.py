@@ -20,6 +20,7 @@ FROM_ENGINE = {
     "engine.launcher",
     "engine.cli",
     "engine.errors",
+    "engine.logs",
     "engine.paths",
     "engine.models",
     "engine.sizes",

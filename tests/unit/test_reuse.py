@@ -6,8 +6,8 @@ import pytest
 
 from engine.client import Chunk
 from lsp_server.completer import Completer
-from lsp_server.reuse import ReuseStore
-from lsp_server.shaping import Reason
+from lsp_server.reasons import Reason
+from lsp_server.reuse import Remembered, ReuseStore
 from lsp_server.window import Window
 from tests.harness.aio import async_test
 from tests.unit.scripted_engine import ScriptedEngine
@@ -18,7 +18,7 @@ SAID = "range(10):\n    "
 
 def _store(prefix: str = "for i in ", suffix: str = SUFFIX, text: str = SAID) -> ReuseStore:
     store = ReuseStore()
-    store.remember("a", Window(prefix, suffix), text, ended=False, logprob=-0.5, layout="anchored")
+    store.remember("a", Window(prefix, suffix), Remembered(text, False, False, -0.5, "anchored"))
     return store
 
 

@@ -61,14 +61,15 @@ def test_every_byte_has_a_token_and_every_token_its_bytes(name: str) -> None:
 
 def test_a_control_token_that_is_also_spelled_by_merges_is_spelled_out(tmp_path: Path) -> None:
     source = json.loads(tokenizer_json("santacoder", 768))
-    merged = next(text for text, token in source["model"]["vocab"].items() if text == "def")
-    number = source["model"]["vocab"][merged]
-    source["added_tokens"].append(source["added_tokens"][0] | {"id": number, "content": merged})
+    for number, (first, second) in enumerate([("<", "x"), ("<x", ">")], 768):
+        source["model"]["vocab"][first + second] = number
+        source["model"]["merges"].append([first, second])
+    source["added_tokens"].append(source["added_tokens"][0] | {"id": 769, "content": "<x>"})
     tokenizer = Tokenizer(write(tmp_path, source))
-    ids = tokenizer.encode("def f")
-    assert number not in ids
-    assert tokenizer.decode(ids) == "def f"
-    assert number in tokenizer.encode_raw("def f")
+    ids = tokenizer.encode("a = <x> f")
+    assert not {769} & set(ids)
+    assert tokenizer.decode(ids) == "a = <x> f"
+    assert 769 in tokenizer.encode_raw("a = <x> f")
 
 
 def test_half_a_surrogate_pair_is_encoded_as_a_question_mark() -> None:
@@ -123,20 +124,20 @@ def write(folder: Path, source: Any) -> Path:
 
 
 BROKEN: dict[str, tuple[Any, str]] = {
-    "not JSON": ("{", "not a usable tokenizer"),
-    "a list": ([], "not a usable tokenizer"),
-    "no model": ({"added_tokens": []}, "not a usable tokenizer"),
+    "not JSON": ("{", "not readable as JSON"),
+    "a list": ([], "must hold a JSON object"),
+    "no model": ({"added_tokens": []}, "model.type: expected 'BPE'"),
     "a word-level model": (
         {
             "version": "1.0",
             "added_tokens": [{"id": 0, "content": "<|endoftext|>"}],
             "model": {"type": "WordLevel", "vocab": {"<|endoftext|>": 0, "a": 1}, "unk_token": "a"},
         },
-        "",
+        "expected 'BPE', not 'WordLevel'",
     ),
-    "added tokens of a wrong kind": (json.loads(tokenizer_json()) | {"added_tokens": [7]}, "not a usable tokenizer"),
+    "added tokens of a wrong kind": (json.loads(tokenizer_json()) | {"added_tokens": [7]}, "added_tokens.0: "),
     "no end of text": (json.loads(tokenizer_json("santacoder", 768)) | {"added_tokens": []}, "no <|endoftext|>"),
-    "a normalizer": (json.loads(tokenizer_json()) | {"normalizer": {"type": "NFC"}}, "without a normalizer"),
+    "a normalizer": (json.loads(tokenizer_json()) | {"normalizer": {"type": "NFC"}}, "normalizer: expected none"),
 }
 
 
@@ -152,9 +153,19 @@ def test_a_missing_or_huge_file_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such file"):
         Tokenizer(tmp_path / "tokenizer.json")
     with (tmp_path / "tokenizer.json").open("wb") as file:
-        file.truncate(64 * 2**20 + 1)
-    with pytest.raises(CheckpointError, match="larger than 64 MiB"):
+        file.truncate(16 * 2**20 + 1)
+    with pytest.raises(CheckpointError, match="larger than 16 MiB"):
         Tokenizer(tmp_path / "tokenizer.json")
+
+
+def test_control_tokens_may_stand_among_the_others(tmp_path: Path) -> None:
+    source = json.loads(tokenizer_json("santacoder", 768))
+    source["model"]["vocab"] |= {token["content"]: token["id"] for token in source["added_tokens"]}
+    source["added_tokens"] = []
+    tokenizer = Tokenizer(write(tmp_path, source))
+    assert tokenizer.control.has_fim
+    assert tokenizer.encode_raw("<fim-prefix>") == [tokenizer.control.fim_prefix]
+    assert tokenizer.control.fim_prefix not in tokenizer.encode("<fim-prefix>")
 
 
 def test_a_tokenizer_that_does_not_split_at_lines_is_encoded_whole(tmp_path: Path) -> None:

@@ -148,19 +148,20 @@ def test_no_tokens_and_no_rows() -> None:
     assert q.shape == ops.attend(q, kv, [], 1.0).shape == (0, width)
     assert ops.proj_residual(x, x, same).shape == ops.ln_fc_gelu(x, norm, same, exact=True).shape == (0, width)
     head = ops.head(x, norm, torch.zeros(9, width), None, 2)
-    assert [tuple(part.shape) for part in head] == [(0,), (0,), (0, 2), (0, 2)]
-    assert [part.dtype for part in head] == [torch.int64, F32, torch.int64, F32]
+    assert [tuple(part.shape) for part in head] == [(0,), (0,), (0, 2), (0, 2), (0, 0)]
+    assert [part.dtype for part in head] == [torch.int64, F32, torch.int64, F32, F32]
 
 
 @pytest.mark.parametrize("rows", [1, 5, 20])
-@pytest.mark.parametrize("top", [0, 3])
-def test_head_answers_like_the_reference(rows: int, top: int) -> None:
+@pytest.mark.parametrize(("top", "logits"), [(0, False), (3, False), (0, True), (2, True)])
+def test_head_answers_like_the_reference(rows: int, top: int, logits: bool) -> None:
     x, norm = torch.randn(rows, 64), Norm(torch.rand(64), torch.randn(64), 1e-5)
     vocabulary, allow = torch.randn(150, 64), torch.rand(rows, 150) < 0.2
     allow[:, 3] = True
     with guarded():
-        ours = TritonOps(Head).head(x, norm, vocabulary, allow, top)
-    reference = TorchOps().head(x, norm, vocabulary, allow, top)
+        ours = TritonOps(Head).head(x, norm, vocabulary, allow, top, logits=logits)
+    reference = TorchOps().head(x, norm, vocabulary, allow, top, logits=logits)
+    assert ours.logits.shape == (rows, 150 if logits else 0)
     for ours_part, part in zip(ours, reference, strict=True):
         assert ours_part.dtype == part.dtype
         torch.testing.assert_close(ours_part, part, rtol=0, atol=1e-4)

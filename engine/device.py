@@ -1,0 +1,97 @@
+"""The device that a model runs on: which one, how much of its memory is free, how many threads a CPU gives."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from engine.errors import DeviceError
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def choose_device(name: str) -> torch.device:
+    """Resolve `--device`; raises DeviceError when it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind = name.partition(":")[0]
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(f"--device {name}: this torch sees no CUDA device; use --device cpu or install a CUDA build")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("--device mps: no Apple GPU is available here; use --device cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise DeviceError(f"--device {name}: not usable ({str(error).splitlines()[0]})") from error
+    return device
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that a process may still take on a device, or None where nobody can tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type != "cpu":
+        return None
+    told = (_available_in_meminfo(Path("/proc/meminfo")), _left_in_cgroup(_CGROUP))
+    return min((left for left in told if left is not None), default=None)
+
+
+def _available_in_meminfo(path: Path) -> int | None:
+    for line in _lines(path):
+        name, _, rest = line.partition(":")
+        if name == "MemAvailable":
+            return int(rest.split()[0]) * 1024
+    return None
+
+
+def _left_in_cgroup(root: Path, own: Path = Path("/proc/self/cgroup")) -> int | None:
+    """What the tightest limit of our control groups (version 2) leaves, counting what the kernel can take back as free."""
+    path = next((line.strip().removeprefix("0::/") for line in _lines(own) if line.startswith("0::/")), "")
+    left = None
+    folder = root / path
+    for group in (folder, *folder.parents):
+        if not group.is_relative_to(root):
+            break
+        limit = next(iter(_lines(group / "memory.max")), "max").strip()
+        if not limit.isdigit():
+            continue
+        used = int(next(iter(_lines(group / "memory.current")), "0"))
+        cache = sum(int(line.split()[1]) for line in _lines(group / "memory.stat") if line.startswith("inactive_file "))
+        here = max(0, int(limit) - used + cache)
+        left = here if left is None else min(left, here)
+    return left
+
+
+def set_cpu_threads() -> int:
+    """Give torch its threads: what OMP_NUM_THREADS says, as everywhere else, or the default. -> how many."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(default_threads())
+    return torch.get_num_threads()
+
+
+def default_threads() -> int:
+    """All physical cores but one, which the editor needs: an oversubscribed core makes every barrier wait."""
+    available = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    return max(1, _physical_cores(len(available)) - 1)
+
+
+def _physical_cores(logical: int) -> int:
+    fields = [
+        line.partition(":")[2].strip()
+        for line in _lines(Path("/proc/cpuinfo"))
+        if line.startswith(("physical id", "core id"))
+    ]
+    cores = len(set(zip(fields[::2], fields[1::2], strict=False)))
+    return min(logical, cores or logical)
+
+
+def _lines(path: Path) -> Iterable[str]:
+    """The lines of a small file of the kernel's; none where it cannot be read."""
+    try:
+        return path.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return ()

@@ -1,0 +1,262 @@
+"""`starfill eval`: options in, tables, JSON and a picture out."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from engine.errors import StarfillError
+from engine.models import STARTER_ID, locate
+from lsp_server.context import Context
+from lsp_server.engines import connect
+from lsp_server.evaluation.holes import Hole, Kind, cut
+from lsp_server.evaluation.passing import figures, solve
+from lsp_server.evaluation.picture import draw
+from lsp_server.evaluation.report import Estimates, as_row, differences, show, summarise
+from lsp_server.evaluation.runner import Result, Runner, reshape, window_of
+from lsp_server.evaluation.sandbox import isolation
+from lsp_server.evaluation.sources import Source, read_sources
+from lsp_server.evaluation.suites import PASS_SUITES, card_figure, read_holes, read_problems
+from lsp_server.evaluation.tape import Recording, Tape
+from lsp_server.events import Surroundings
+from lsp_server.settings import load_settings
+from lsp_server.shaping import ALL_RULES
+
+LAYOUTS = ("anchored", "spm", "psm")
+CONTEXTS = ("files", "path")
+"""Where context can come from: other files of the same folder, as if they were open; the document's own path."""
+
+_OPEN_FILES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to evaluate, and how."""
+
+    paths: tuple[Path, ...]
+    holes: int = 200
+    seed: int = 0
+    kinds: tuple[Kind, ...] = tuple(Kind)
+    languages: tuple[str, ...] = ()
+    layout: str | None = None
+    max_tokens: int | None = None
+    ablate: bool = False
+    automatic: bool = True
+    json_file: Path | None = None
+    picture: Path | None = None
+    recording: Path | None = None
+    suite: str | None = None
+    run_code: bool = False
+    contexts: frozenset[str] = frozenset()
+    samples: int = 1
+    temperature: float = 0.2
+
+
+def kinds_of(names: Sequence[str]) -> tuple[Kind, ...]:
+    """Kinds by name, all for none; raises StarfillError for one that is not known."""
+    unknown = [name for name in names if name not in set(Kind)]
+    if unknown:
+        raise StarfillError(f"--kind {unknown[0]}: write one of {', '.join(Kind)}")
+    return tuple(Kind(name) for name in names) or tuple(Kind)
+
+
+def layout_of(name: str | None) -> str | None:
+    """A layout by name; raises StarfillError for one that is not known."""
+    if name not in (None, "auto", *LAYOUTS):
+        raise StarfillError(f"--layout {name}: write one of auto, {', '.join(LAYOUTS)}")
+    return name
+
+
+def contexts_of(names: Sequence[str]) -> frozenset[str]:
+    """Sources of context by name; raises StarfillError for one that is not known."""
+    for name in names:
+        if name not in CONTEXTS:
+            raise StarfillError(f"--context {name}: write one of {', '.join(CONTEXTS)}")
+    return frozenset(names)
+
+
+async def evaluate(options: Options, flags: Mapping[str, Any], console: Console) -> dict[str, Any]:
+    """Run it -> the JSON row."""
+    if options.suite in PASS_SUITES:
+        return await evaluate_passing(options.suite, options, flags, console)
+    return await evaluate_holes(cut_holes(options), options, flags, console)
+
+
+def cut_holes(options: Options) -> list[Hole]:
+    """The holes that the options name; raises StarfillError when there are none."""
+    if options.suite is not None:
+        found = [hole for path in options.paths for hole in read_holes(options.suite, path)]
+        return found[: options.holes] if options.holes else found
+    sources = read_sources(options.paths)
+    if options.languages:
+        sources = [source for source in sources if source.language.id in options.languages]
+    holes = cut(sources, options.holes, options.kinds, options.seed)
+    if not holes:
+        raise StarfillError("no holes of these kinds in files of these languages; leave --kind or --language out")
+    return holes
+
+
+async def evaluate_holes(
+    holes: Sequence[Hole], options: Options, flags: Mapping[str, Any], console: Console
+) -> dict[str, Any]:
+    """Complete the holes with everything on, then with each thing switched off in turn if that is asked for."""
+    settings = load_settings(flags)
+    engine = connect(settings, trust_folder=True)
+    max_tokens = options.max_tokens or settings.max_tokens
+    model = (locate(settings.model).id if settings.engine == "auto" else settings.model) or STARTER_ID
+    variants: dict[str, list[Result]] = {}
+    layouts = [name for name in LAYOUTS if name != (options.layout or "anchored")] if options.ablate else []
+    try:
+        await engine.ready(invoked=True, progress=None)
+        tape = Tape(engine, layout=options.layout, whole=options.ablate, file=options.recording, model=model)
+        found = await _run(tape, holes, max_tokens, options, options.contexts, console, "completing")
+        variants["everything"] = [result for result, _ in found]
+        if options.ablate:
+            variants |= _without_rules(found)
+        for layout in layouts:
+            other = Tape(engine, layout=layout, whole=True, file=options.recording, model=model)
+            found = await _run(other, holes, max_tokens, options, options.contexts, console, layout)
+            variants[f"layout {layout}"] = [result for result, _ in found]
+        for source in sorted(options.contexts) if options.ablate else ():
+            found = await _run(tape, holes, max_tokens, options, options.contexts - {source}, console, source)
+            variants[f"context {source}"] = [result for result, _ in found]
+    finally:
+        await engine.aclose()
+    base, *others = variants
+    gains: dict[str, Estimates] = {name: differences(variants[base], variants[name]) for name in others}
+    groups = [group for name in (base, *(f"layout {layout}" for layout in layouts))
+              for group in summarise(name, variants[name])]  # fmt: skip
+    cards = {
+        group.language: figure
+        for group in groups
+        if options.suite and (figure := card_figure(model, options.suite, group.language)) is not None
+    }
+    about = {
+        "question": "completion quality",
+        "suite": options.suite,
+        "model_card": cards,
+        "model": model,
+        "layout": options.layout or "auto",
+        "context": sorted(options.contexts),
+        "max_tokens": max_tokens,
+        "seed": options.seed,
+        "holes": len(holes),
+    }
+    row = as_row(groups, gains, about)
+    show(console, groups, gains)
+    for language, figure in cards.items():
+        console.print(f"the model card says {figure} % exact match for {language}; its harness counts in its own way")
+    _write(row, options)
+    if options.picture is not None:
+        options.picture.write_text(draw(groups, gains, f"{model}: {len(holes)} holes"), encoding="utf-8")
+    return row
+
+
+async def evaluate_passing(suite: str, options: Options, flags: Mapping[str, Any], console: Console) -> dict[str, Any]:
+    """pass@k of a left-to-right suite -> the JSON row; raises StarfillError unless running its programs was allowed."""
+    if not options.run_code:
+        raise StarfillError(f"--suite {suite} runs programs that the model wrote; add --run-code if that is all right")
+    problems = [problem for path in options.paths for problem in read_problems(suite, path)]
+    problems = problems[: options.holes] if options.holes else problems
+    settings = load_settings(flags)
+    engine = connect(settings, trust_folder=True)
+    model = (locate(settings.model).id if settings.engine == "auto" else settings.model) or STARTER_ID
+    if not isolation():
+        console.print("this kernel lets nobody take the network away: programs run with it", style="yellow")
+    try:
+        await engine.ready(invoked=True, progress=None)
+        with _bar(console) as (start, advance):
+            start("solving", len(problems))
+            solved = await solve(engine, problems, options.samples, temperature=options.temperature, advance=advance)
+    finally:
+        await engine.aclose()
+    row: dict[str, Any] = {"question": "pass@k", "suite": suite, "model": model, "samples": options.samples, "pass": {}}
+    for (language, k), value in figures(solved, options.samples).items():
+        figure = card_figure(model, suite, language) if k == 1 else None
+        row["pass"][f"{language} pass@{k}"] = {
+            "value": round(100 * value.mean, 2), "low": round(100 * value.low, 2), "high": round(100 * value.high, 2),
+            "n": value.n, "model_card": figure,
+        }  # fmt: skip
+        beside = "" if figure is None else f"; the model card says {figure}"
+        low, high = 100 * value.low, 100 * value.high
+        console.print(
+            f"{language} pass@{k}: {100 * value.mean:.1f} ({low:.1f} to {high:.1f}, {value.n} problems){beside}"
+        )
+    _write(row, options)
+    return row
+
+
+async def _run(
+    tape: Tape,
+    holes: Sequence[Hole],
+    max_tokens: int,
+    options: Options,
+    contexts: frozenset[str],
+    console: Console,
+    what: str,
+) -> list[tuple[Result, Recording | None]]:
+    runner = Runner(max_tokens, automatic=options.automatic, context=_surroundings(options, contexts))
+    with _bar(console) as (start, advance):
+        start(what, len(holes))
+        return await runner.run(holes, tape, advance)
+
+
+@contextmanager
+def _bar(console: Console) -> Iterator[tuple[Callable[[str, int], None], Callable[[], None]]]:
+    """A progress bar on a terminal, nothing elsewhere -> how to begin it, and how to take a step."""
+    if not console.is_terminal:
+        yield (lambda _what, _total: None), (lambda: None)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield (
+            lambda what, total: progress.update(task, description=what, total=total),
+            lambda: progress.advance(task),
+        )
+
+
+def _write(row: Mapping[str, Any], options: Options) -> None:
+    if options.json_file is not None:
+        with options.json_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def _without_rules(found: Sequence[tuple[Result, Recording | None]]) -> dict[str, list[Result]]:
+    """The same generations without each rule; where the model was not asked, it would not be without the rule either."""
+    variants: dict[str, list[Result]] = {f"rule {rule}": [] for rule in sorted(ALL_RULES)}
+    for result, recording in found:
+        window = window_of(result.hole)
+        for rule in sorted(ALL_RULES):
+            shaped = reshape(result.hole, recording, ALL_RULES - {rule}, window) if recording else result
+            variants[f"rule {rule}"].append(shaped)
+    return variants
+
+
+def _surroundings(options: Options, contexts: frozenset[str]) -> Callable[[Hole], Surroundings]:
+    """What the language server would say of a document with these sources of context, and what a suite brings with it."""
+    folders: dict[str, list[Source]] = defaultdict(list)
+    if "files" in contexts and options.suite is None:
+        for source in read_sources(options.paths):
+            folders[source.path.rpartition("/")[0]].append(source)
+
+    def around(hole: Hole) -> Surroundings:
+        pieces = hole.context
+        neighbours = [source for source in folders[hole.path.rpartition("/")[0]] if source.path != hole.path]
+        if neighbours:
+            context = Context()
+            for source in neighbours[:_OPEN_FILES]:
+                context.put(source.path, source.path, source.text, 1)
+            pieces += context.around(hole.path, window_of(hole), hole.prefix.count("\n"))
+        path = hole.path if "path" in contexts else None
+        return Surroundings(path=path, language=hole.language.id, context=pieces)
+
+    return around

@@ -1,0 +1,68 @@
+"""Left-to-right suites: several answers to each problem, run against its tests, and the unbiased pass@k of that."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from engine.errors import StarfillError
+from lsp_server.completer import Engine
+from lsp_server.evaluation.sandbox import passes, runs
+from lsp_server.evaluation.scores import Estimate, estimate, pass_at_k
+from lsp_server.evaluation.suites import Problem
+
+MAX_TOKENS = 512
+
+
+async def solve(
+    engine: Engine,
+    problems: Sequence[Problem],
+    samples: int,
+    *,
+    temperature: float,
+    advance: Callable[[], None] = lambda: None,
+) -> list[tuple[Problem, int]]:
+    """How many of `samples` answers pass, for each problem; raises StarfillError for a language that nothing here runs."""
+    missing = sorted({problem.language for problem in problems if not runs(problem.language)})
+    if missing:
+        raise StarfillError(
+            f"nothing here runs {', '.join(missing)}; install an interpreter or leave those problems out"
+        )
+    solved = []
+    for problem in problems:
+        right = 0
+        for seed in range(samples):
+            text = await _answer(engine, problem, seed, temperature if samples > 1 else 0.0)
+            right += await asyncio.to_thread(passes, problem.program(text), problem.language)
+        solved.append((problem, right))
+        advance()
+    return solved
+
+
+def figures(solved: Sequence[tuple[Problem, int]], samples: int) -> dict[tuple[str, int], Estimate]:
+    """pass@k by language and k, for the usual k that the number of samples allows."""
+    found: dict[tuple[str, int], Estimate] = {}
+    for language in sorted({problem.language for problem, _ in solved}):
+        mine = [(problem, right) for problem, right in solved if problem.language == language]
+        for k in (1, 10, 100):
+            if k <= samples:
+                value = estimate([pass_at_k(samples, right, k) for _, right in mine], [p.name for p, _ in mine])
+                assert value is not None  # noqa: S101
+                found[language, k] = value
+    return found
+
+
+async def _answer(engine: Engine, problem: Problem, seed: int, temperature: float) -> str:
+    body: dict[str, Any] = {"prompt": problem.prompt, "max_tokens": MAX_TOKENS, "temperature": temperature}
+    if temperature:
+        body |= {"top_p": 0.95, "seed": seed}
+    body |= {"stream": True, "stream_options": {"include_usage": True}}
+    text = ""
+    async with engine.complete(json.dumps(body).encode()) as chunks:
+        async for chunk in chunks:
+            text += chunk.text
+            if any(stop in text for stop in problem.stops):
+                break
+    return text

@@ -1,0 +1,72 @@
+"""Why nothing is shown: a closed set, each with a sentence for a person."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+
+class Reason(StrEnum):
+    """Why a request was answered without items."""
+
+    # what the model said
+    NOTHING_TO_ADD = "nothing_to_add"
+    DUPLICATE = "duplicate"
+    REPETITION = "repetition"
+    DOES_NOT_PARSE = "does_not_parse"
+    UNSAFE = "unsafe"
+    # where the cursor stands
+    MID_WORD = "mid_word"
+    # what the user set
+    DISABLED = "disabled"
+    LANGUAGE_OFF = "language_off"
+    MANUAL_ONLY = "manual_only"
+    # the document
+    EXCLUDED = "excluded"
+    SECRET = "secret"  # noqa: S105 (a reason, no password)
+    TOO_LARGE = "too_large"
+    GENERATED = "generated"
+    NOT_OPEN = "not_open"
+    # the request's life
+    SUPERSEDED = "superseded"
+    OUTDATED = "outdated"
+    CANCELLED = "cancelled"
+    PENDING = "pending"
+    FAILED = "failed"
+    # the engine
+    LOADING = "loading"
+    ENGINE_DOWN = "engine_down"
+    BUSY = "busy"
+    REFUSED = "refused"
+
+    @property
+    def text(self) -> str:
+        """One sentence for a person; it holds no text of theirs."""
+        return _TEXTS[self]
+
+
+_TEXTS: Final[dict[Reason, str]] = {
+    Reason.NOTHING_TO_ADD: "The model had nothing to add here.",
+    Reason.DUPLICATE: "The model said what stands right of or below the cursor already.",
+    Reason.REPETITION: "The model repeated itself.",
+    Reason.DOES_NOT_PARSE: "What the model said would break the file's syntax here.",
+    Reason.UNSAFE: "The model's text held characters that cannot be seen or that reorder what is seen.",
+    Reason.MID_WORD: "The cursor stands inside a word; invoke completion by hand to complete there.",
+    Reason.DISABLED: "Completion is switched off (setting enabled).",
+    Reason.LANGUAGE_OFF: "Completion is switched off for this language.",
+    Reason.MANUAL_ONLY: "Completion is shown only when it is invoked by hand (setting trigger).",
+    Reason.EXCLUDED: "This file is excluded by an ignore file or by the setting exclude.",
+    Reason.SECRET: "This file looks like one that holds secrets, or what the model said like a live key.",
+    Reason.TOO_LARGE: "This file, or a line of it, is larger than the settings allow.",
+    Reason.GENERATED: "This file is generated; invoke completion by hand to complete there.",
+    Reason.NOT_OPEN: "This document is not open here.",
+    Reason.SUPERSEDED: "A newer request for this document took its place.",
+    Reason.OUTDATED: "The document changed before the answer was there.",
+    Reason.CANCELLED: "The editor cancelled the request.",
+    Reason.PENDING: "The model is still writing; the next request shows what it wrote.",
+    Reason.FAILED: "The language server failed at this request; its log names the kind of error.",
+    Reason.LOADING: "The engine is loading its model.",
+    Reason.ENGINE_DOWN: "No engine answers; starfill doctor says what is wrong.",
+    Reason.BUSY: "The engine has too much to do and took no more work.",
+    Reason.REFUSED: "The engine refused the request.",
+}

@@ -1,0 +1,170 @@
+"""All that one editor window's server is made of, wired up. Made once `initialize` is answered: it takes time to import."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from lsprotocol import types
+
+from engine import paths
+from engine.errors import EngineLoading, EngineUnavailable, StarfillError
+from lsp_server.acceptance import Acceptance
+from lsp_server.admission import Admission
+from lsp_server.buffer import Encoding
+from lsp_server.commands import Commands
+from lsp_server.completer import Completer, Engine
+from lsp_server.desk import Desk
+from lsp_server.documents import Documents
+from lsp_server.engines import connect
+from lsp_server.events import Outcome
+from lsp_server.inline import Partial, inline_items, selected_entry
+from lsp_server.menu import MenuClient, menu_items
+from lsp_server.offers import Offers
+from lsp_server.reasons import Reason
+from lsp_server.settings import LiveSettings
+from lsp_server.status import Progress, Status
+
+log = logging.getLogger(__name__)
+
+
+class Link(Protocol):
+    """The way to the editor."""
+
+    def notify(self, method: str, params: Mapping[str, Any]) -> None:
+        """Send a notification."""
+        ...
+
+    def message(self, text: str, *, error: bool) -> None:
+        """Show a message box."""
+        ...
+
+    def progress(self, params: types.ProgressParams) -> None:
+        """Send a partial result."""
+        ...
+
+    def work_done(self) -> Progress | None:
+        """A progress display, if the editor has such."""
+        ...
+
+
+class Session:
+    """From `initialized` to the end."""
+
+    def __init__(
+        self,
+        link: Link,
+        settings: LiveSettings,
+        engine: Engine | None,
+        client: Mapping[str, Any],
+        encoding: Encoding,
+        folders: Sequence[str],
+    ) -> None:
+        """`client` are the raw params of `initialize`; `engine` takes the place of the one that the settings name."""
+        self._link = link
+        self._settings = settings
+        self._engine = connect(settings.current, trust_folder=False) if engine is None else engine
+        self.status = Status(link, link.work_done)
+        self.status.wanted = self.status.asked_for(client.get("initializationOptions"))
+        self._completer = Completer(self._engine, settings.current.max_tokens, time.perf_counter, self.status.loading)
+        file = paths.models_dir().parent / "acceptance.json" if settings.current.statistics else None
+        self._acceptance = Acceptance(file, time.monotonic)
+        self._menu = MenuClient.of(client)
+        self._tasks: set[asyncio.Task[None]] = set()
+        offers, admission = Offers(), Admission(time.monotonic)
+        self.documents = Documents(self._completer, encoding)
+        self.commands = Commands(offers, self._acceptance, self.status, self._facts)
+        self.desk = Desk(
+            settings, self._completer, admission, self.status, offers, self._acceptance, self._change_engine
+        )
+        self.desk.settle(folders)
+
+    def start(self) -> None:
+        """Have the engine ready before the first key."""
+        self._start(self._warm_up())
+
+    async def inline_completion(
+        self, params: types.InlineCompletionParams, raw: Mapping[str, Any]
+    ) -> types.InlineCompletionList:
+        """Ghost text; `raw` are the params as they came."""
+        document = self.documents.get(params.text_document.uri)
+        if document is None:
+            self._not_open()
+            return types.InlineCompletionList(items=[])
+        cursor = document.at(params.position)
+        selected = selected_entry(document, cursor, params.context.selected_completion_info)
+        token = raw.get("partialResultToken")
+        partial: Partial | None = None
+        identifier: str | None = None
+        if isinstance(token, int | str) and not isinstance(token, bool):
+            identifier = self.desk.offers.name()
+            partial = Partial(token, document, cursor, selected, identifier, self._link.progress)
+        offered = await self.desk.complete(
+            document,
+            cursor,
+            invoked=params.context.trigger_kind == types.InlineCompletionTriggerKind.Invoked,
+            on_text=partial,
+            identifier=identifier,
+            selected=selected,
+        )
+        start = cursor if selected is None else selected.start
+        return types.InlineCompletionList(inline_items(document, start, cursor, offered.texts, offered.identifiers))
+
+    async def completion(self, params: types.CompletionParams) -> types.CompletionList:
+        """An entry in the completion menu."""
+        document = self.documents.get(params.text_document.uri)
+        if document is None:
+            self._not_open()
+            return types.CompletionList(is_incomplete=False, items=[])
+        cursor = document.at(params.position)
+        offered = await self.desk.complete(document, cursor, invoked=False, patience=self._menu.patience)
+        items = menu_items(self._menu, document, cursor, offered.texts, offered.identifiers)
+        return types.CompletionList(is_incomplete=True, items=items)
+
+    async def aclose(self) -> None:
+        """Stop what is running and let go of the engine."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._completer.aclose()
+        self._acceptance.flush()
+        await self._engine.aclose()
+
+    async def _warm_up(self) -> None:
+        """With progress where the client shows it."""
+        try:
+            await self._engine.ready(invoked=True, progress=self.status.loading)
+        except EngineLoading:
+            return
+        except EngineUnavailable as error:
+            log.warning("%s", error)
+            self.status.down(str(error))
+        else:
+            self.status.ready()
+
+    def _change_engine(self) -> None:
+        """The user's own file names another engine now."""
+        try:
+            engine = connect(self._settings.current, trust_folder=False)
+        except StarfillError as error:
+            self.status.tell(f"starfill: {error}", error=True)
+            return
+        former, self._engine = self._engine, engine
+        self._completer.use(engine)
+        self._start(former.aclose())
+        self._start(self._warm_up())
+
+    def _not_open(self) -> None:
+        self.status.began()
+        self.status.ended(Outcome(reason=Reason.NOT_OPEN))
+
+    def _facts(self) -> dict[str, Any]:
+        return {"counts": self._completer.counts()}
+
+    def _start(self, work: Any) -> None:
+        task: asyncio.Task[None] = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

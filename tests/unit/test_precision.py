@@ -1,0 +1,83 @@
+"""Which precision is chosen, and what is said when none fits."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from itertools import pairwise
+
+import pytest
+import torch
+
+from benchmarks.shapes import FAMILY
+from engine import packed, precision
+from engine.errors import DeviceError
+from engine.gpt_bigcode import ModelShape
+from engine.precision import NAMES, choose, memory_needed
+
+CPU = torch.device("cpu")
+SMALL, LARGE = FAMILY["tiny"], FAMILY["1b"]
+MIB = 2**20
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_asked_for_is_what_is_chosen(name: str) -> None:
+    chosen = choose(name, CPU, SMALL, None)
+    assert chosen.name == name
+    assert chosen.reason == f"--dtype {name}"
+    assert chosen.dtype == {"float32": torch.float32, "float16": torch.float16}.get(name, torch.bfloat16)
+
+
+def test_auto_takes_float32_for_small_models_and_bfloat16_for_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "works", lambda kernel: True)
+    small, large = choose("auto", CPU, SMALL, None), choose("auto", CPU, LARGE, None)
+    assert (small.name, large.name) == ("float32", "bfloat16")
+    assert "million parameters" in small.reason
+    assert "too many for float32" in large.reason
+
+
+def test_auto_does_without_bfloat16_where_it_has_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "works", lambda kernel: kernel != torch.bfloat16)
+    assert choose("auto", CPU, LARGE, None).name == "float32"
+
+
+@pytest.mark.parametrize(
+    ("shape", "order"), [(SMALL, ("float32", "bfloat16", "int8", "int4")), (LARGE, ("bfloat16", "int8", "int4"))]
+)
+def test_auto_takes_what_fits_and_says_what_did_not(
+    shape: ModelShape, order: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed, "works", lambda kernel: True)
+    for better, name in pairwise(order):
+        chosen = choose("auto", CPU, shape, memory_needed(shape, better, CPU) - 1)
+        assert chosen.name == name
+        assert chosen.reason.startswith(f"auto: {order[0]} needs ")
+
+
+def test_a_precision_that_does_not_fit_is_refused_and_one_that_does_is_named() -> None:
+    free = memory_needed(LARGE, "int8", CPU) + MIB
+    with pytest.raises(
+        DeviceError, match=r"--dtype float32: .* needs .* in float32 on cpu, .* are free; --dtype int8 needs"
+    ):
+        choose("float32", CPU, LARGE, free)
+
+
+def test_a_model_that_fits_in_no_precision_is_refused_with_a_remedy() -> None:
+    with pytest.raises(DeviceError, match=r"even int4 needs .*: end other programs, choose a smaller model"):
+        choose("auto", CPU, LARGE, 100 * MIB)
+
+
+def test_what_a_device_does_not_have_is_refused_by_name() -> None:
+    with pytest.raises(DeviceError, match="--dtype int8: cuda computes in float32, bfloat16, float16"):
+        choose("int8", torch.device("cuda"), LARGE, None)
+    with pytest.raises(
+        DeviceError, match=re.escape(f"--dtype fp8: no such precision; choose auto or one of {', '.join(NAMES)}")
+    ):
+        choose("fp8", CPU, LARGE, None)
+
+
+def test_fewer_bits_need_less_memory() -> None:
+    needed = [memory_needed(LARGE, name, CPU) for name in ("float32", "bfloat16", "int8", "int4")]
+    assert needed == sorted(needed, reverse=True)
+    wider = dataclasses.replace(LARGE, vocab_size=2 * LARGE.vocab_size)
+    assert precision.weight_bytes(wider, "int8", CPU) - precision.weight_bytes(LARGE, "int8", CPU) == 49_152 * 2_048

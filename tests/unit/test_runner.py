@@ -1,0 +1,108 @@
+"""The device's side of a pass: copies in order, logits only for those who draw, memory that runs out or is bounded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from engine.errors import DeviceMemoryExhausted
+from engine.models import STARTER
+from engine.ops import Head
+from engine.runner import TorchRunner
+from engine.sampling import Sampling
+from engine.step import Copy, Span, Step
+from tests.harness.checkpoints import make_checkpoint
+from tests.harness.inprocess import InProcessEngine
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> TorchRunner:
+    made = InProcessEngine.of(make_checkpoint(tmp_path / "m")).runner
+    assert isinstance(made, TorchRunner)
+    return made
+
+
+PROMPT = tuple(range(30, 42))
+
+
+def test_copies_are_made_one_after_the_other_before_anything_is_computed(runner: TorchRunner) -> None:
+    (expected,) = runner.run(Step.of(Span(0, 0, 12), PROMPT))
+    step = Step.of(Span(2, 11, 1), PROMPT[11:], copies=(Copy(0, 1, 11), Copy(1, 2, 11)))
+    (found,) = runner.run(step)
+    assert found.id == expected.id
+    assert found.logprob == pytest.approx(expected.logprob, abs=1e-4)
+
+
+def test_only_a_pass_in_which_somebody_draws_asks_for_logits(
+    runner: TorchRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    forward = runner._model.forward
+
+    def spy(*args: Any, logits: bool, **kwargs: Any) -> Head | None:
+        asked.append(logits)
+        return forward(*args, logits=logits, **kwargs)
+
+    monkeypatch.setattr(runner._model, "forward", spy)
+    for sampling in (None, Sampling(seed=3)):
+        runner.run(Step.of(Span(0, 0, 12), PROMPT, sampling=sampling))
+    runner.run(Step.of(Span(0, 0, 12), PROMPT, sampling=Sampling(seed=3), sampled=False, draws=0))
+    assert asked == [False, True, False]
+
+
+def test_greedy_rows_and_drawn_rows_in_one_pass_are_what_they_are_apart(runner: TorchRunner) -> None:
+    spans = tuple(Span(slot, 0, 12) for slot in range(3))
+    drawn = Sampling(1.2, seed=9)
+    none: tuple[int, ...] = ()
+    step = Step(
+        spans, PROMPT * 3, (True,) * 3, (None, None, [50, 60]), (None, drawn, None), (none,) * 3, (1, 3, 1), top=2
+    )
+    found = runner.run(step)
+    assert len(found) == step.samples == 5
+    apart = [
+        *runner.run(Step.of(spans[0], PROMPT, top=2)),
+        *runner.run(Step.of(spans[1], PROMPT, sampling=drawn, draws=3, top=2)),
+        *runner.run(Step.of(spans[2], PROMPT, allowed=[50, 60], top=2)),
+    ]
+    assert [sample.id for sample in found] == [sample.id for sample in apart]
+    for one, other in zip(found, apart, strict=True):
+        assert one.logprob == pytest.approx(other.logprob, abs=1e-4)
+        assert [token for token, _ in one.top] == [token for token, _ in other.top]
+    assert found[4].id in (50, 60)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("MPS backend out of memory"),
+        MemoryError(),
+    ],
+    ids=["cuda", "cpu", "mps", "host"],
+)
+def test_memory_that_runs_out_is_told_apart_from_faults(
+    runner: TorchRunner, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(runner._model, "forward", fail)
+    with pytest.raises(DeviceMemoryExhausted, match=r"12 tokens.*--kv-memory"):
+        runner.run(Step.of(Span(0, 0, 12), PROMPT))
+    error = RuntimeError("something else")
+    with pytest.raises(RuntimeError, match="something else"):
+        runner.run(Step.of(Span(0, 0, 12), PROMPT))
+
+
+@pytest.mark.parametrize("mebibytes", [16, 40, 512])
+def test_kv_memory_is_bounded_by_its_setting(mebibytes: int) -> None:
+    engine = InProcessEngine.of(STARTER, kv_memory=mebibytes * 2**20)
+    assert isinstance(engine.runner, TorchRunner)
+    memory = engine.runner._kv
+    assert 0 < memory.nbytes <= mebibytes * 2**20
+    assert memory.nbytes + memory[0].nbytes > mebibytes * 2**20 or engine.runner.slots == 32
+    assert len(engine.scheduler.slots) == engine.runner.slots

@@ -1,0 +1,116 @@
+"""Buffers with their cursor, what the model says there, and the ghost text that is shown: `tests/fixtures/shaping/*.txt`.
+
+A case is `=== name`, the buffer with ‸ where the cursor is, `--- model`, what the model says, then `--- shown` with the ghost
+text or `--- reason` with the name of the reason why there is none.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lsp_server.languages import LANGUAGES, Language, by_id, by_path
+from lsp_server.shaping import Shaper
+from lsp_server.syntax import mistakes, parse
+from lsp_server.window import Window
+
+FOLDER = Path(__file__).parents[1] / "fixtures" / "shaping"
+CASE = re.compile(
+    r"^=== (?P<name>.+)\n(?P<buffer>(?s:.*?))\n--- model\n(?P<model>(?s:.*?))\n--- (?P<kind>shown|reason)\n"
+    r"(?P<expected>(?s:.*?))\n(?==== |\Z)",
+    re.MULTILINE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    language: Language
+    name: str
+    window: Window
+    model: str
+    shown: str
+    reason: str | None
+
+
+def cases() -> list[Case]:
+    found = []
+    for file in sorted(FOLDER.glob("*.txt")):
+        text = file.read_text("utf-8")
+        matches = list(CASE.finditer(text))
+        assert len(matches) == len(re.findall("^=== ", text, re.MULTILINE)), file.name
+        for match in matches:
+            prefix, _, suffix = match["buffer"].partition("‸")
+            shown = match["expected"] if match["kind"] == "shown" else ""
+            reason = match["expected"] if match["kind"] == "reason" else None
+            window = Window(prefix, suffix + "\n")
+            found.append(Case(by_id(file.stem), match["name"], window, match["model"] + "\n", shown, reason))
+    return found
+
+
+CASES = cases()
+
+
+def show(case: Case, pieces: list[str]) -> tuple[str, str | None]:
+    shaper = Shaper(case.window, case.language)
+    for piece in pieces:
+        if shaper.feed(piece).enough:
+            break
+    text, reason = shaper.finish()
+    return text, reason
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.language.id}: {case.name}")
+def test_the_ghost_text(case: Case) -> None:
+    assert show(case, [case.model]) == (case.shown, case.reason)
+    assert show(case, list(case.model)) == (case.shown, case.reason)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.language.id}: {case.name}")
+def test_accepting_it_doubles_nothing_that_stands_right_of_or_below_the_cursor(case: Case) -> None:
+    text, _ = show(case, [case.model])
+    rest, _, below = case.window.suffix.partition("\n")
+    line = case.window.line_before + text.partition("\n")[0]
+    if rest.strip() and not rest.strip().startswith((")", "]", "}")):
+        assert not text.rstrip().endswith(rest.strip())
+    for opener, closer in ("()", "[]", "{}"):
+        if closer in rest and "\n" not in text and not {'"', "'", "`"} & set(line):
+            assert (line + rest).count(closer) <= (line + rest).count(opener)
+    following = next((line.rstrip() for line in below.split("\n") if line.strip()), "")
+    assert not following or (case.window.line_before + text).rpartition("\n")[2] != following
+
+
+def test_there_are_enough_of_them_in_every_language_that_has_a_grammar() -> None:
+    assert len(CASES) >= 60
+    assert {case.language.id for case in CASES} >= {
+        "python", "javascript", "typescript", "java", "c", "cpp", "go", "rust", "html", "yaml",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("language", LANGUAGES, ids=lambda language: language.id)
+def test_every_language_of_the_table_is_shaped(language: Language) -> None:
+    comment = language.line_comment or (language.block_comment or ("", ""))[0]
+    window = Window(f"{comment} one\nfirst(1)\n", "\nlast(2)\n")
+    shaper = Shaper(window, language)
+    shaper.feed('second("a", (b))\nlast(2)\n')
+    assert shaper.finish()[0] in ('second("a", (b))', "")
+    inside = Shaper(Window("call(", ")\n"), language)
+    inside.feed("a, b)\n")
+    assert inside.finish()[0] in ("a, b", "")
+
+
+@pytest.mark.parametrize("language", [row for row in LANGUAGES if row.grammar], ids=lambda language: language.id)
+def test_every_grammar_that_the_table_names_is_installed(language: Language) -> None:
+    assert parse(language, "") is not None
+    assert mistakes(language, "") == 0
+
+
+def test_a_language_is_found_by_its_id_and_by_its_files() -> None:
+    assert len({row.id for row in LANGUAGES}) == len(LANGUAGES) >= 86
+    assert by_id("C++") is by_id("cpp") is by_path("src/a.CPP")
+    assert by_path("deep/Makefile").id == "makefile"
+    assert by_id("klingon").id == by_path("notes").id == by_id(None).id == "plaintext"
+    suffixes = [suffix for row in LANGUAGES for suffix in row.suffixes]
+    assert len(suffixes) == len(set(suffixes))

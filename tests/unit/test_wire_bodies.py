@@ -1,0 +1,81 @@
+"""What the engine is sent: valid requests, each window serialised once, documents under names of their own."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.api import CompletionRequest, parse_completion
+from lsp_server.events import NOWHERE, Call, Purpose, Surroundings
+from lsp_server.window import Window
+from lsp_server.wire import Wire
+
+WINDOW = Window('x = "é😀\u2028\\', "\n\ty\x00\n")
+
+
+def _call(purpose: Purpose, *, document: str = "a", around: Surroundings = NOWHERE, candidates: int = 1) -> Call:
+    return Call(document, WINDOW, purpose, around, candidates)
+
+
+def _parsed(body: bytes) -> CompletionRequest:
+    return parse_completion(body)
+
+
+@pytest.mark.parametrize("purpose", Purpose)
+def test_each_body_is_a_request_that_the_engine_takes(purpose: Purpose) -> None:
+    around = Surroundings("a/b.py", "repo", "python", (("c.py", "import x\n"),))
+    request = _parsed(Wire(48).encode(_call(purpose, around=around, candidates=3)))
+    assert (request.prompt, request.suffix, request.stream) == (WINDOW.prefix, WINDOW.suffix, True)
+    assert (request.starfill.path, request.starfill.repository, request.starfill.language) == (
+        "a/b.py",
+        "repo",
+        "python",
+    )
+    assert [(each.path, each.text) for each in request.starfill.context] == [("c.py", "import x\n")]
+    assert not request.starfill.raw
+
+
+def test_completing_is_greedy_priming_asks_for_nothing_and_alternatives_have_a_seed() -> None:
+    bodies = Wire(48)
+    complete, prime, sample = (_parsed(bodies.encode(_call(each, candidates=3))) for each in
+                               (Purpose.COMPLETE, Purpose.PRIME, Purpose.SAMPLE))  # fmt: skip
+    assert (complete.temperature, complete.max_tokens, complete.n) == (0, 48, None)
+    assert (prime.temperature, prime.max_tokens) == (0, 0)
+    assert sample.temperature is not None
+    assert sample.temperature > 0
+    assert (sample.n, sample.seed is not None, sample.max_tokens) == (3, True, 48)
+
+
+def test_a_window_is_serialised_once_for_priming_and_completing() -> None:
+    bodies = Wire(48)
+    first = bodies.encode(_call(Purpose.PRIME))
+    kept = bodies._last
+    second = bodies.encode(Call("a", Window(WINDOW.prefix, WINDOW.suffix), Purpose.COMPLETE, NOWHERE))
+    assert bodies._last is kept
+    assert kept is not None
+    assert kept[1] in first
+    assert kept[1] in second
+    assert bodies.bytes == len(first) + len(second)
+    assert bodies.requests == 2
+
+
+def test_a_document_has_one_opaque_name_per_server_and_opening() -> None:
+    one, other = Wire(48), Wire(48)
+
+    def name(of: Wire, document: str) -> str | None:
+        return _parsed(of.encode(_call(Purpose.COMPLETE, document=document))).starfill.document
+
+    first = name(one, "file:///home/somebody/secret.py")
+    assert first == name(one, "file:///home/somebody/secret.py")
+    assert first is not None
+    assert "secret" not in first
+    assert first != name(one, "file:///other.py")
+    assert first != name(other, "file:///home/somebody/secret.py")
+    one.forget("file:///home/somebody/secret.py")
+    assert first != name(one, "file:///home/somebody/secret.py")
+
+
+def test_names_are_not_kept_for_ever() -> None:
+    bodies = Wire(48)
+    for number in range(3_000):
+        bodies.encode(_call(Purpose.PRIME, document=str(number)))
+    assert len(bodies._names) <= 1_024
