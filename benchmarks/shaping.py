@@ -26,9 +26,9 @@ from lsp_server.evaluation.holes import Hole
 from lsp_server.evaluation.report import MEASURES, SHARES, differences, measures
 from lsp_server.evaluation.runner import Result, judge, reshape, window_of
 from lsp_server.evaluation.tape import Recording, Tape
-from lsp_server.events import Call, Purpose, Surroundings
 from lsp_server.settings import load_settings
 from lsp_server.shaping import ALL_RULES
+from lsp_server.state.events import Call, Purpose, Surroundings
 from lsp_server.window import Window
 from lsp_server.wire import Wire
 

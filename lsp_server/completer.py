@@ -13,8 +13,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.client import Chunk
-from lsp_server.debounce import Debounce
-from lsp_server.events import (
+from lsp_server.reasons import Reason
+from lsp_server.reuse import ReuseStore
+from lsp_server.state.debounce import Debounce
+from lsp_server.state.events import (
     NOWHERE,
     Alarm,
     Answer,
@@ -45,10 +47,8 @@ from lsp_server.events import (
     Typed,
     Wake,
 )
-from lsp_server.life import Life
-from lsp_server.reasons import Reason
-from lsp_server.reuse import ReuseStore
-from lsp_server.stages import Policy
+from lsp_server.state.life import Life
+from lsp_server.state.stages import Policy
 from lsp_server.window import Window
 from lsp_server.wire import Wire
 
@@ -315,7 +315,12 @@ class Completer:
         return task
 
     def _stop(self, name: _TaskName) -> None:
-        if (task := self._tasks.get(name)) is not None:
-            # Not at once: what reads the connection waits for a future that the loop sets as soon as there is something
-            # to read, cancelled or not, and a loop's turn looks at connections before timers.
+        if (task := self._tasks.get(name)) is None:
+            return
+        by_itself = task is asyncio.current_task()
+        if by_itself:
+            task.cancel()
+        else:
+            # It may wait for its connection. The HTTP library sets the future that it waits with as soon as there is
+            # something to read, cancelled or not, and fails in the latter case; a turn of the loop does that before timers.
             asyncio.get_running_loop().call_later(0, task.cancel)

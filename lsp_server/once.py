@@ -12,13 +12,13 @@ from typing import Any
 from engine.api import CompletionRequest, Extension
 from engine.errors import StarfillError
 from engine.models import STARTER_ID, locate
-from lsp_server.admission import Admission
 from lsp_server.buffer import Buffer, Position
 from lsp_server.completer import Completer
 from lsp_server.engines import connect
-from lsp_server.events import Outcome, Surroundings
-from lsp_server.languages import by_path
+from lsp_server.privacy.admission import Admission
+from lsp_server.rules.languages import by_path
 from lsp_server.settings import Settings, load_settings
+from lsp_server.state.events import Outcome, Surroundings
 from lsp_server.window import window_at
 
 FILL_HERE = "<FILL_HERE>"

@@ -14,8 +14,8 @@ from pygls.lsp.server import LanguageServer
 
 from engine import __version__
 from lsp_server import messages
+from lsp_server.features.progress import WorkDone
 from lsp_server.gate import Ledger
-from lsp_server.progress import WorkDone
 from lsp_server.protocol import DocumentEvents, StarfillProtocol
 from lsp_server.settings import LiveSettings
 from lsp_server.structuring import quick_converter
@@ -84,7 +84,7 @@ class StarfillServer(LanguageServer):
 
         @self.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)
         def did_change_configuration(params: types.DidChangeConfigurationParams) -> None:
-            self._configuration(_plain(params.settings))
+            self._configuration(params.settings)
 
         @self.feature(types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS)
         def did_change_folders(_: types.DidChangeWorkspaceFoldersParams) -> None:
@@ -92,11 +92,11 @@ class StarfillServer(LanguageServer):
 
         @self.feature(messages.DID_SHOW)
         def did_show(params: Any) -> None:
-            self._session.commands.did_show(_plain(params))
+            self._session.commands.did_show(params)
 
         @self.feature(messages.DID_PARTIALLY_ACCEPT)
         def did_partially_accept(params: Any) -> None:
-            self._session.commands.did_partially_accept(_plain(params))
+            self._session.commands.did_partially_accept(params)
 
         @self.command(messages.ACCEPT_COMMAND)
         def accept(*arguments: Any) -> None:
@@ -160,7 +160,7 @@ class StarfillServer(LanguageServer):
         item = types.ConfigurationItem(section="starfill")
         with suppress(JsonRpcException):
             found = await self.workspace_configuration_async(types.ConfigurationParams([item]))
-            if self._settings.configure_section(_plain(found[0]) if found else None):
+            if self._settings.configure_section(found[0] if found else None):
                 self._session.desk.settle()
             self._session.desk.tell_notices()
 
@@ -184,12 +184,3 @@ class StarfillServer(LanguageServer):
         task: asyncio.Task[None] = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _plain(params: Any) -> Any:
-    """What pygls made of params that it has no type for, as the client sent it."""
-    if hasattr(params, "_asdict"):
-        return {key: _plain(value) for key, value in params._asdict().items()}
-    if isinstance(params, Mapping):
-        return {str(key): _plain(value) for key, value in params.items()}
-    return [_plain(each) for each in params] if isinstance(params, list | tuple) else params

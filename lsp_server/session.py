@@ -12,21 +12,21 @@ from lsprotocol import types
 
 from engine import paths
 from engine.errors import EngineLoading, EngineUnavailable, StarfillError
-from lsp_server.acceptance import Acceptance
-from lsp_server.admission import Admission
 from lsp_server.buffer import Encoding
-from lsp_server.commands import Commands
 from lsp_server.completer import Completer, Engine
-from lsp_server.desk import Desk
-from lsp_server.documents import Documents
 from lsp_server.engines import connect
-from lsp_server.events import Outcome
-from lsp_server.inline import Partial, inline_items, selected_entry
-from lsp_server.menu import MenuClient, menu_items
-from lsp_server.offers import Offers
+from lsp_server.features.acceptance import Acceptance
+from lsp_server.features.commands import Commands
+from lsp_server.features.desk import Desk
+from lsp_server.features.documents import Documents
+from lsp_server.features.inline import Partial, inline_items, selected_entry
+from lsp_server.features.menu import MenuClient, menu_items
+from lsp_server.features.offers import Offers
+from lsp_server.features.status import Progress, Status
+from lsp_server.privacy.admission import Admission
 from lsp_server.reasons import Reason
 from lsp_server.settings import LiveSettings
-from lsp_server.status import Progress, Status
+from lsp_server.state.events import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +70,7 @@ class Session:
         self.status = Status(link, link.work_done)
         self.status.wanted = self.status.asked_for(client.get("initializationOptions"))
         self._completer = Completer(self._engine, settings.current.max_tokens, time.perf_counter, self.status.loading)
-        file = paths.models_dir().parent / "acceptance.json" if settings.current.statistics else None
-        self._acceptance = Acceptance(file, time.monotonic)
+        self._acceptance = Acceptance(paths.models_dir().parent / "acceptance.json", time.monotonic)
         self._menu = MenuClient.of(client)
         self._tasks: set[asyncio.Task[None]] = set()
         offers, admission = Offers(), Admission(time.monotonic)
@@ -162,7 +161,7 @@ class Session:
         self.status.ended(Outcome(reason=Reason.NOT_OPEN))
 
     def _facts(self) -> dict[str, Any]:
-        return {"counts": self._completer.counts()}
+        return {"notice": getattr(self._engine, "notice", None), "counts": self._completer.counts()}
 
     def _start(self, work: Any) -> None:
         task: asyncio.Task[None] = asyncio.create_task(work)

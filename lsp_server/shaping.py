@@ -9,16 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lsp_server.hygiene import CleanStream
-from lsp_server.indentation import Indenter
-from lsp_server.languages import PLAIN, Language
-from lsp_server.lexing import CLOSERS as BRACKETS
-from lsp_server.lexing import PAIRS, Lexer
-from lsp_server.overlap import ends_where_rest_begins, repeats_what_follows, said_already, without_overlap
 from lsp_server.reasons import Reason
-from lsp_server.repetition import TIMES, Repetition
-from lsp_server.scope import Scope, indent_of, place_at
-from lsp_server.syntax import longest_that_parses
+from lsp_server.rules.hygiene import CleanStream
+from lsp_server.rules.indentation import Indenter
+from lsp_server.rules.languages import PLAIN, Language
+from lsp_server.rules.lexing import CLOSERS as BRACKETS
+from lsp_server.rules.lexing import PAIRS, Lexer
+from lsp_server.rules.overlap import ends_where_rest_begins, repeats_what_follows, said_already, without_overlap
+from lsp_server.rules.repetition import TIMES, Repetition
+from lsp_server.rules.scope import Scope, indent_of, place_at
+from lsp_server.rules.syntax import longest_that_parses
 from lsp_server.window import Window
 
 MAX_LINES = 12
@@ -50,7 +50,9 @@ class Rule(StrEnum):
     NATURAL_END = "natural_end"
     """What ran into the token limit ends with its last whole line."""
     SYNTAX = "syntax"
-    """Nothing after which the document parses worse than before: back to the last line that it parses with."""
+    """Nothing after which the document parses worse than before: back to the last line that it parses with. If that leaves
+    nothing, an automatic completion is not shown, and one that was invoked as it is.
+    """
 
 
 ALL_RULES = frozenset(Rule)
@@ -73,11 +75,21 @@ def wanted(window: Window) -> Reason | None:
 class Shaper:
     """Applies the rules to one stream. `feed` the text as it comes; `finish` says what is shown in the end.
 
+    `invoked`: somebody asked by hand, and sees what the model said rather than nothing, though it may not parse.
+
     Nothing is looked up or parsed before the first text comes, so that it happens while the engine works.
     """
 
-    def __init__(self, window: Window, language: Language = PLAIN, rules: frozenset[Rule] = ALL_RULES) -> None:
+    def __init__(
+        self,
+        window: Window,
+        language: Language = PLAIN,
+        rules: frozenset[Rule] = ALL_RULES,
+        *,
+        invoked: bool = False,
+    ) -> None:
         self._window = window
+        self._invoked = invoked
         self._language = language
         self._rules = rules
         self._clean = CleanStream(window)
@@ -124,7 +136,8 @@ class Shaper:
         if not text.strip():
             return "", self._clean.cut or Reason.NOTHING_TO_ADD
         if Rule.SYNTAX in rules:
-            text = longest_that_parses(self._language, self._window.prefix, text, self._window.suffix)
+            parses = longest_that_parses(self._language, self._window.prefix, text, self._window.suffix)
+            text = parses if parses.strip() or not self._invoked else text
         return (text, None) if text.strip() else ("", Reason.DOES_NOT_PARSE)
 
     def _begin(self) -> None:

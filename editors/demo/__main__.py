@@ -71,7 +71,7 @@ async def play(editor: FakeEditor, console: Console, uri: str, scene: Scene) -> 
             del automatic  # its one reply is the editor's to check
         pending = editor.inline(uri, number, column, kind=1, partial=True)
         async for value in pending:
-            ghost = value[0]["insertText"]
+            ghost = value["items"][0]["insertText"]
             live.update(screen(editor.text(uri), number, column, ghost))
         items = (await pending.result())["items"]
         ghost = items[0]["insertText"] if items else ""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FILE = ROOT / "lsp_server" / "settings.py"
+FILE = ROOT / "lsp_server" / "settings" / "kinds.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,8 @@ class Scene:
 
 
 SCENES = (
-    Scene("def load_settings(", "    path = pa"),
-    Scene("def read_token(", "    if settings.tok"),
-    Scene("def _check(", "    if not isin"),
-    Scene("def with_editor(", "    if sent is No"),
+    Scene("    def read(self, value: Any) -> bool:", "        if not isin"),
+    Scene("    def read(self, value: Any) -> str:", "        if value not in self.w"),
+    Scene("    def read(self, value: Any) -> int:", "        if isinstance(value, b"),
+    Scene("    def schema(self) -> dict[str, Any]:", '        return {"type": "b'),
 )

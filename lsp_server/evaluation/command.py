@@ -26,9 +26,9 @@ from lsp_server.evaluation.sandbox import isolation
 from lsp_server.evaluation.sources import Source, read_sources
 from lsp_server.evaluation.suites import PASS_SUITES, card_figure, read_holes, read_problems
 from lsp_server.evaluation.tape import Recording, Tape
-from lsp_server.events import Surroundings
 from lsp_server.settings import load_settings
 from lsp_server.shaping import ALL_RULES
+from lsp_server.state.events import Surroundings
 
 LAYOUTS = ("anchored", "spm", "psm")
 CONTEXTS = ("files", "path")

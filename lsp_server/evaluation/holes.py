@@ -11,8 +11,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from lsp_server.evaluation.sources import Source
-from lsp_server.languages import Language
-from lsp_server.syntax import parse
+from lsp_server.rules.languages import Language
+from lsp_server.rules.syntax import parse
 
 if TYPE_CHECKING:
     from tree_sitter import Tree

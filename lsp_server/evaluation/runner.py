@@ -12,9 +12,9 @@ from lsp_server.completer import Completer
 from lsp_server.evaluation import scores
 from lsp_server.evaluation.holes import Hole, Kind
 from lsp_server.evaluation.tape import Recording, Tape
-from lsp_server.events import Surroundings
 from lsp_server.reasons import Reason
 from lsp_server.shaping import Rule, Shaper
+from lsp_server.state.events import Surroundings
 from lsp_server.window import Window, window_at
 
 FAILED = frozenset({Reason.ENGINE_DOWN, Reason.LOADING, Reason.REFUSED, Reason.BUSY})

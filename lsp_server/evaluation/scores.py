@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from rapidfuzz.distance import Levenshtein
 
-from lsp_server.languages import Language
-from lsp_server.syntax import mistakes
+from lsp_server.rules.languages import Language
+from lsp_server.rules.syntax import mistakes
 
 RESAMPLES = 2_000
 _ORDER, _BETA = 6, 2.0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import StarfillError
-from lsp_server.languages import PLAIN, Language, by_path
+from lsp_server.rules.languages import PLAIN, Language, by_path
 
 MAX_CHARACTERS = 400_000
 _MIN_CHARACTERS = 200

@@ -15,7 +15,7 @@ from typing import Any
 
 from engine.errors import StarfillError
 from lsp_server.evaluation.holes import Hole, Kind
-from lsp_server.languages import by_id, by_path
+from lsp_server.rules.languages import by_id, by_path
 
 _SAFIM_HOLES = ("{{completion}}", "# TODO: Your code here", "/* TODO: Your code here */", "// TODO: Your code here")
 _HUMAN_EVAL_STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(", "\n@")

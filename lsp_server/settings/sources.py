@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from engine import paths
 from engine.errors import StarfillError
+from lsp_server.privacy.small_files import Stamp, TooLarge, read_bounded, stamp_of
 from lsp_server.settings.schema import MACHINE_SCOPE, SETTINGS, Settings
-from lsp_server.small_files import Stamp, TooLarge, read_bounded, stamp_of
 
 MAX_FILE = 2**20
 """Bytes of a settings file at most."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from engine.models import STARTER
 from lsp_server.evaluation import scores
-from lsp_server.languages import by_id
+from lsp_server.rules.languages import by_id
 from lsp_server.shaping import Shaper
 from lsp_server.window import Window
 from tests.harness.inprocess import InProcessEngine

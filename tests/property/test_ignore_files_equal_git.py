@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lsp_server.ignore_files import IgnoreFiles
+from lsp_server.privacy.ignore_files import IgnoreFiles
 from tests.harness.process import isolated_env
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")

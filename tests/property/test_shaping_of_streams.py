@@ -12,10 +12,10 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from lsp_server.languages import LANGUAGES, PLAIN, Language, by_id
-from lsp_server.overlap import without_overlap
 from lsp_server.reasons import Reason
-from lsp_server.scope import Scope, place_at
+from lsp_server.rules.languages import LANGUAGES, PLAIN, Language, by_id
+from lsp_server.rules.overlap import without_overlap
+from lsp_server.rules.scope import Scope, place_at
 from lsp_server.shaping import MAX_LINES, Shaper
 from lsp_server.window import Window
 

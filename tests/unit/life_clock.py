@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.client import Chunk
-from lsp_server.debounce import Debounce
-from lsp_server.events import (
+from lsp_server.reuse import ReuseStore
+from lsp_server.state.debounce import Debounce
+from lsp_server.state.events import (
     Answer,
     Arrived,
     Ask,
@@ -32,9 +33,8 @@ from lsp_server.events import (
     Typed,
     Wake,
 )
-from lsp_server.life import Life
-from lsp_server.reuse import ReuseStore
-from lsp_server.stages import Policy
+from lsp_server.state.life import Life
+from lsp_server.state.stages import Policy
 from lsp_server.window import Window
 
 

@@ -8,9 +8,9 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from lsp_server.acceptance import WRITE_EVERY, Acceptance
-from lsp_server.events import Item
-from lsp_server.offers import Offer, Offers
+from lsp_server.features.acceptance import WRITE_EVERY, Acceptance
+from lsp_server.features.offers import Offer, Offers
+from lsp_server.state.events import Item
 
 
 def _acceptance(file: Path | None) -> Acceptance:
@@ -83,6 +83,20 @@ def test_switched_off_nothing_is_counted_or_written(tmp_path: Path) -> None:
     counted.flush()
     assert counted.summary() == {}
     assert not list(tmp_path.iterdir())
+
+
+def test_it_can_be_switched_off_and_on_while_it_counts(tmp_path: Path) -> None:
+    counted = _acceptance(tmp_path / "a.json")
+    counted.accepted(Offer("go", "x", None))
+    counted.flush()
+    counted.accepted(Offer("go", "x", None))
+    counted.enabled = False
+    counted.accepted(Offer("go", "x", None))
+    counted.flush()
+    assert counted.summary() == {}
+    counted.enabled = True
+    counted.accepted(Offer("go", "x", None))
+    assert counted.summary()["go"]["accepted"] == 2
 
 
 def test_a_broken_file_and_a_folder_that_cannot_be_written_hinder_nothing(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from engine.client import Chunk
 from engine.errors import EngineAbsent, EngineFault, EngineLoading, EngineUnavailable, Overloaded, RequestError
-from lsp_server.completer import Completer, Item
+from lsp_server.completer import Completer, Item, Outcome
 from lsp_server.reasons import Reason
+from lsp_server.state.events import Surroundings
 from lsp_server.window import Window
 from tests.harness.aio import async_test
 from tests.unit.scripted_engine import WINDOW, Caller, ScriptedEngine, turns
@@ -241,3 +242,37 @@ async def test_a_cancelled_call_raises_and_closes_its_stream(turns_before: int) 
     assert asyncio.all_tasks() == {asyncio.current_task()}
     engine.release()
     assert (await caller.request()).items
+
+
+@async_test()
+async def test_what_breaks_the_syntax_is_shown_to_those_alone_who_asked_by_hand() -> None:
+    broken = Chunk(text=" + * 2", logprobs=(-0.5,), finish_reason="stop")
+    python, whole = Surroundings(language="python"), Window("x = 1", "\n")
+
+    async def ask(engine: ScriptedEngine, completer: Completer, *, invoked: bool) -> Outcome:
+        return await completer.complete("a", whole, invoked=invoked, surroundings=python)
+
+    engine = ScriptedEngine(broken)
+    completer = Completer(engine, 64, engine.clock)
+    assert (await ask(engine, completer, invoked=False)).reason is Reason.DOES_NOT_PARSE
+    by_hand = await ask(engine, completer, invoked=True)
+    assert (by_hand.items[0].text, by_hand.reused) == (" + * 2", True)
+    assert (await ask(engine, completer, invoked=False)).reason is Reason.DOES_NOT_PARSE
+    assert len(engine.requests) == 1
+    engine = ScriptedEngine(broken)
+    assert (await ask(engine, Completer(engine, 64, engine.clock), invoked=True)).items[0].text == " + * 2"
+
+
+@async_test()
+async def test_a_stream_that_is_taken_over_is_shaped_for_who_asks_now() -> None:
+    engine = ScriptedEngine(Chunk(text=" +"), Chunk(text=" * 2", logprobs=(-0.5,), finish_reason="stop"), held=True)
+    completer = Completer(engine, 64, engine.clock)
+    python, whole = Surroundings(language="python"), Window("x = 1", "\n")
+    automatic = asyncio.create_task(completer.complete("a", whole, invoked=False, surroundings=python))
+    await turns(6)
+    by_hand = asyncio.create_task(completer.complete("a", whole, invoked=True, surroundings=python))
+    await turns(6)
+    engine.release()
+    assert (await automatic).reason is Reason.SUPERSEDED
+    assert (await by_hand).items[0].text == " + * 2"
+    assert len(engine.requests) == 1

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from lsp_server.debounce import MAX_DELAY, Debounce
+from lsp_server.state.debounce import MAX_DELAY, Debounce
 
 
 def _author(gaps: list[float], cost: float | None) -> tuple[Debounce, float]:

@@ -24,10 +24,10 @@ from lsp_server.evaluation.report import as_row, differences, show, summarise
 from lsp_server.evaluation.runner import Runner, judge, reshape, window_of
 from lsp_server.evaluation.sources import Source, read_sources
 from lsp_server.evaluation.tape import Recording, Tape, request_key
-from lsp_server.events import Surroundings
-from lsp_server.languages import by_id
 from lsp_server.reasons import Reason
+from lsp_server.rules.languages import by_id
 from lsp_server.shaping import ALL_RULES, Rule
+from lsp_server.state.events import Surroundings
 
 PACKAGE = Path(__file__).parents[2] / "engine"
 

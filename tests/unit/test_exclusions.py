@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from lsp_server import ignore_files, small_files
-from lsp_server.exclusions import LOOK_EVERY, Exclusions
-from lsp_server.ignore_files import MAX_BYTES, MAX_DEPTH, IgnoreFiles
-from lsp_server.patterns import MAX_LINES, MAX_STEPS, Patterns, TooCostly
+from lsp_server.privacy import ignore_files, small_files
+from lsp_server.privacy.exclusions import LOOK_EVERY, Exclusions
+from lsp_server.privacy.ignore_files import MAX_BYTES, MAX_DEPTH, IgnoreFiles
+from lsp_server.privacy.patterns import MAX_LINES, MAX_STEPS, Patterns, TooCostly
+from lsp_server.privacy.secret_files import is_secret
+from lsp_server.privacy.uris import MAX_URI, place_of
 from lsp_server.reasons import Reason
-from lsp_server.secret_files import is_secret
-from lsp_server.uris import MAX_URI, place_of
 
 SECRETS = (
     ".env", ".env.local", ".ENV", ".envrc", "prod.env", "server.pem", "Server.KEY", "id_rsa", "id_rsa.pub", "id_ed25519",

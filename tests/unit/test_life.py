@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from engine.errors import EngineLoading
-from lsp_server.events import Outcome, Purpose
-from lsp_server.menu import PATIENCE
+from lsp_server.features.menu import PATIENCE
 from lsp_server.reasons import Reason
-from lsp_server.speculation import READ_FOR, SHOWN_FOR
-from lsp_server.stages import Policy
+from lsp_server.state.events import Outcome, Purpose
+from lsp_server.state.speculation import READ_FOR, SHOWN_FOR
+from lsp_server.state.stages import Policy
 from tests.unit.life_clock import Clocked
 
 TRUTH = """def area(shape):

@@ -8,8 +8,8 @@ import pytest
 from lsprotocol import types
 
 from lsp_server.buffer import Buffer, Position
-from lsp_server.documents import Document
-from lsp_server.menu import PATIENCE, PATIENCE_OF_MERGERS, MenuClient, menu_items
+from lsp_server.features.documents import Document
+from lsp_server.features.menu import PATIENCE, PATIENCE_OF_MERGERS, MenuClient, menu_items
 from tests.harness.editor import load_client
 
 

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from lsp_server.languages import PLAIN
-from lsp_server.overlap import repeats_what_follows, without_overlap
 from lsp_server.reasons import Reason
-from lsp_server.scope import Scope, place_at
+from lsp_server.rules.languages import PLAIN, by_id
+from lsp_server.rules.overlap import repeats_what_follows, without_overlap
+from lsp_server.rules.scope import Scope, place_at
 from lsp_server.shaping import MAX_LINES, Shaper, wanted
 from lsp_server.window import Window
 
@@ -222,3 +222,18 @@ def test_no_grammar_is_imported_before_there_is_something_to_shape() -> None:
     )
     child = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert child.stdout.strip() == "[]"
+
+
+def test_what_was_invoked_is_trimmed_to_what_parses_or_shown_as_it_is() -> None:
+    def shown(model: str, *, invoked: bool) -> tuple[str, Reason | None]:
+        shaper = Shaper(window("x = 1<|cursor|>\n"), by_id("python"), invoked=invoked)
+        shaper.feed(model)
+        return shaper.finish()
+
+    assert shown(" + * 2\n", invoked=False) == ("", Reason.DOES_NOT_PARSE)
+    assert shown(" + * 2\n", invoked=True) == (" + * 2", None)
+    for invoked in (False, True):
+        block = Shaper(window("def f():<|cursor|>\n"), by_id("python"), invoked=invoked)
+        block.feed("\n    a = 1\n    b = 2 + * 3\n")
+        assert block.finish() == ("\n    a = 1", None)
+    assert shown("", invoked=True) == ("", Reason.NOTHING_TO_ADD)

@@ -14,7 +14,7 @@ from engine.fim import Budget
 from lsp_server.evaluation.command import Options, cut_holes
 from lsp_server.evaluation.runner import window_of
 from lsp_server.evaluation.tape import Tape
-from lsp_server.events import Call, Purpose, Surroundings
+from lsp_server.state.events import Call, Purpose, Surroundings
 from lsp_server.window import Window
 from lsp_server.wire import Wire
 from tests.unit.test_evaluation import Scripted

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from lsp_server.languages import LANGUAGES, Language, by_id, by_path
+from lsp_server.rules.languages import LANGUAGES, Language, by_id, by_path
+from lsp_server.rules.syntax import mistakes, parse
 from lsp_server.shaping import Shaper
-from lsp_server.syntax import mistakes, parse
 from lsp_server.window import Window
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "shaping"

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from lsp_server.events import Item, Outcome
+from lsp_server.features.status import EngineState, Status
 from lsp_server.reasons import Reason
-from lsp_server.status import EngineState, Status
+from lsp_server.state.events import Item, Outcome
 
 DONE = Outcome(items=(Item("x", None),), generated=3)
 
@@ -71,6 +71,7 @@ def test_two_requests_are_busy_until_both_have_ended_and_nothing_is_said_twice()
         (Reason.LANGUAGE_OFF, "Inactive"),
         (Reason.MID_WORD, "Normal"),
         (Reason.BUSY, "Warning"),
+        (Reason.FAILED, "Warning"),
         (Reason.ENGINE_DOWN, "Error"),
     ],
 )

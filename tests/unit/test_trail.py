@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lsp_server.buffer import Position
-from lsp_server.events import Typed
-from lsp_server.trail import Trail
+from lsp_server.features.trail import Trail
+from lsp_server.state.events import Typed
 
 
 def _trail(line: int = 2, column: int = 4) -> Trail:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.api import CompletionRequest, parse_completion
-from lsp_server.events import NOWHERE, Call, Purpose, Surroundings
+from lsp_server.state.events import NOWHERE, Call, Purpose, Surroundings
 from lsp_server.window import Window
 from lsp_server.wire import Wire
 

@@ -1,0 +1,1 @@
+"""starfill in Helix: a `languages.toml`, and what writes it."""

@@ -1,0 +1,109 @@
+// One language server for this window: started, configured, started anew when its flags change.
+
+import * as vscode from 'vscode';
+import { LanguageClient, NotificationType, RevealOutputChannelOn } from 'vscode-languageclient/node';
+
+import { findExecutable, offerInstallation } from './executable';
+import { SECTION, type Settings } from './settings';
+import type { ServerStatus, StatusBar } from './status';
+import { Streaming } from './streaming';
+
+const DID_CHANGE_STATUS = new NotificationType<ServerStatus>('didChangeStatus');
+const STOP_MS = 2000;
+
+export class Server implements vscode.Disposable {
+	private client: LanguageClient | undefined;
+	/** Starts and stops one after the other, whatever happens in between. */
+	private queue: Promise<void> = Promise.resolve();
+	private readonly streaming = new Streaming();
+
+	constructor(
+		private readonly settings: Settings,
+		private readonly bar: StatusBar,
+		readonly log: vscode.LogOutputChannel,
+	) {}
+
+	/** The program that runs, for commands that start it with other arguments. */
+	executable: string | undefined;
+
+	start(): Promise<void> {
+		return this.enqueue(() => this.doStart());
+	}
+
+	stop(): Promise<void> {
+		return this.enqueue(() => this.doStop());
+	}
+
+	restart(): Promise<void> {
+		return this.enqueue(async () => {
+			await this.doStop();
+			await this.doStart();
+		});
+	}
+
+	/** Send the settings that an editor may send. */
+	async configure(): Promise<void> {
+		await this.client?.sendNotification('workspace/didChangeConfiguration', { settings: { [SECTION]: this.settings.sent } });
+	}
+
+	/** What the server says of its last requests; undefined while it does not run. */
+	async describe(): Promise<unknown> {
+		return this.client?.sendRequest('workspace/executeCommand', { command: 'starfill.status' });
+	}
+
+	dispose(): void {
+		void this.stop();
+	}
+
+	private enqueue(work: () => Promise<void>): Promise<void> {
+		this.queue = this.queue.then(work).catch((error: unknown) => {
+			this.bar.show({ kind: 'Error', message: String(error), busy: false });
+			this.log.error(String(error));
+		});
+		return this.queue;
+	}
+
+	private async doStart(): Promise<void> {
+		if (this.client !== undefined) {
+			return;
+		}
+		this.executable = await findExecutable(this.settings.executable);
+		if (this.executable === undefined) {
+			this.bar.show({ kind: 'Error', message: 'the starfill program was not found', busy: false });
+			void offerInstallation(this.settings.executable);
+			return;
+		}
+		const client: LanguageClient = new LanguageClient(
+			SECTION,
+			'starfill',
+			{ command: this.executable, args: ['lsp', ...this.settings.flags] },
+			{
+				documentSelector: [{ scheme: 'file' }, { scheme: 'untitled' }, { scheme: 'vscode-notebook-cell' }],
+				outputChannel: this.log,
+				revealOutputChannelOn: RevealOutputChannelOn.Never,
+				initializationOptions: { starfill: { ...this.settings.sent, status: true } },
+				middleware: {
+					provideInlineCompletionItems: (document, position, context, token) =>
+						this.streaming.provide(client, document, position, context, token),
+					// The library would send every default too, and those of machine scope.
+					workspace: {
+						configuration: ({ items }) => items.map(({ section }) => (section === SECTION ? this.settings.sent : null)),
+					},
+				},
+			},
+		);
+		client.onNotification(DID_CHANGE_STATUS, (status) => this.bar.show(status));
+		this.client = client;
+		await client.start();
+		this.bar.show({ kind: 'Normal', message: '', busy: false });
+	}
+
+	private async doStop(): Promise<void> {
+		const { client } = this;
+		this.client = undefined;
+		if (client?.needsStop()) {
+			await client.dispose(STOP_MS);
+		}
+		this.bar.show({ kind: 'Inactive', message: 'stopped', busy: false });
+	}
+}

@@ -1,0 +1,228 @@
+"""Brackets, strings and comments, lexed without a grammar: in bulk around the cursor, and sign by sign for a stream.
+
+Good enough for shaping in any language, and right about a text that does not parse yet.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+
+from lsp_server.rules.languages import Language
+
+OPENERS = "([{"
+CLOSERS = ")]}"
+PAIRS = dict(zip(CLOSERS, OPENERS, strict=True))
+
+_C_QUOTES = "\"'"
+_SCRIPT_QUOTES = "\"'`"
+_QUOTES = {
+    **dict.fromkeys(("javascript", "javascriptreact", "typescript", "typescriptreact", "go", "shellscript"), _SCRIPT_QUOTES),
+    **dict.fromkeys(("html", "xml", "xsl", "jsp", "markdown", "rmd", "latex", "restructuredtext", "yaml"), ""),
+    **dict.fromkeys(
+        ("python", "c", "cpp", "cuda-cpp", "csharp", "java", "kotlin", "scala", "groovy", "dart", "php", "perl", "ruby",
+         "r", "lua", "elixir", "julia", "css", "sql", "awk", "solidity", "powershell", "coffeescript", "thrift", "proto"),
+        _C_QUOTES,
+    ),
+}  # fmt: skip
+_DEFAULT_QUOTES = '"'  # elsewhere an apostrophe may be a lifetime, an attribute, a quotation or a prime
+_TRIPLE = frozenset({"python", "julia", "elixir", "groovy", "kotlin", "scala", "dart", "java", "coffeescript"})
+_AROUND = 16_384  # characters that are looked at on each side
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What is open at a cursor.
+
+    `inside` is the quote, or the comment's first sign, that the cursor is in; "" in code. `opened` are the brackets that
+    are open there, outermost first; `missing` those of them that nothing after the cursor closes; `awaited` what is closed
+    after the cursor, next first, without having been opened before it.
+    """
+
+    inside: str
+    opened: str
+    missing: str
+    awaited: str = ""
+
+
+def surroundings(language: Language, prefix: str, suffix: str) -> Around:
+    """Look around the cursor."""
+    above, complete = prefix, True
+    if len(prefix) > _AROUND:
+        complete = False
+        cut = re.compile(r"\n\n(?=\S)").search(prefix, len(prefix) - _AROUND)
+        above = prefix[cut.end() :] if cut else prefix[-_AROUND:]
+    opened, _, inside = _scan(language, above)
+    below = suffix[:_AROUND]
+    if inside:
+        below = _after(inside, below, language)
+    _, closed, _ = _scan(language, below)
+    if complete and len(suffix) <= _AROUND:
+        more = len(closed) - len(opened)
+        awaited, rest = (closed[:more], closed[more:]) if more > 0 else ("", closed)
+        outer = opened[: len(rest)]
+        if all(PAIRS[sign] == opener for sign, opener in zip(rest, reversed(outer), strict=True)):
+            return Around(inside, opened, opened[len(rest) :], awaited)
+    left = len(opened)
+    unclosed = []
+    for sign in closed:  # from the inside outwards; what does not fit stays open
+        while left and opened[left - 1] != PAIRS[sign]:
+            left -= 1
+            unclosed.append(opened[left])
+        if not left:
+            return Around(inside, opened, "")
+        left -= 1
+    if len(suffix) <= _AROUND:
+        unclosed += opened[:left][::-1]  # nothing more is closed below
+    elif not closed:
+        unclosed += re.findall(r"[(\[]*$", opened[:left])[0][::-1]  # braces may be closed further below
+    return Around(inside, opened, "".join(reversed(unclosed)))
+
+
+def code_of(language: Language, line: str) -> str:
+    """A line without a comment at its end and without the blanks before that."""
+    for match in _pattern(language).finditer(line):
+        if match.lastgroup == "comment" and match.end() == len(line):
+            return line[: match.start()].rstrip()
+    return line.rstrip()
+
+
+def _scan(language: Language, text: str) -> tuple[str, str, str]:
+    """-> (brackets open at the end, brackets closed that were not open, what the end is inside of)."""
+    stack: list[str] = []
+    closed: list[str] = []
+    inside = ""
+    for match in _pattern(language).finditer(text):
+        kind, piece = match.lastgroup, match[0]
+        if kind == "bracket":
+            if piece in OPENERS:
+                stack.append(piece)
+            elif stack and stack[-1] == PAIRS[piece]:
+                stack.pop()
+            elif not stack:
+                closed.append(piece)
+        elif match.end() == len(text):
+            inside = _left_open(language, kind or "", piece)
+    return "".join(stack), "".join(closed), inside
+
+
+def _left_open(language: Language, kind: str, piece: str) -> str:
+    if kind == "comment":
+        return piece[0]
+    if kind == "block":
+        end = (language.block_comment or ("", ""))[1]
+        return "" if piece.endswith(end) and len(piece) > len(end) else piece[0]
+    quote = piece[:3] if kind == "triple" else piece[0]
+    closed = len(piece) >= 2 * len(quote) and piece.endswith(quote)
+    if closed and kind == "string":
+        body = piece[1:-1]
+        closed = (len(body) - len(body.rstrip("\\"))) % 2 == 0
+    return "" if closed else quote
+
+
+def _after(inside: str, below: str, language: Language) -> str:
+    """What follows the string or comment that the cursor is in."""
+    if inside in _SCRIPT_QUOTES and inside != "`":
+        line, newline, rest = below.partition("\n")
+        at = line.find(inside)
+        return (line[at + 1 :] if at >= 0 else "") + newline + rest
+    block = (language.block_comment or ("", ""))[1]
+    if len(inside) == 3 or inside == "`":
+        at = below.find(inside)
+        return below[at + len(inside) :] if at >= 0 else below.partition("\n")[2]
+    if (language.line_comment and language.line_comment.startswith(inside)) or not block:
+        return below.partition("\n")[2]
+    at = below.find(block)
+    return below[at + len(block) :] if at >= 0 else below
+
+
+@cache
+def _pattern(language: Language) -> re.Pattern[str]:
+    quotes = _QUOTES.get(language.id, _DEFAULT_QUOTES)
+    parts = []
+    if language.id in _TRIPLE:
+        parts.append(
+            r'(?P<triple>"""(?:\\.|[^\\])*?(?:"""|\Z)'
+            + (r"|'''(?:\\.|[^\\])*?(?:'''|\Z)" if "'" in quotes else "")
+            + ")"
+        )
+    strings = [rf"{q}(?:\\.|[^{q}\\\n])*{q}?" for q in quotes if q != "`"]
+    strings += [r"`(?:\\.|[^`\\])*`?"] if "`" in quotes else []
+    if language.block_comment:
+        start, end = map(re.escape, language.block_comment)
+        parts.append(rf"(?P<block>{start}.*?(?:{end}|\Z))")
+    if marker := line_comment_of(language):
+        parts.append(rf"(?P<comment>{re.escape(marker)}[^\n]*)")
+    if strings:
+        parts.append(f"(?P<string>{'|'.join(strings)})")
+    parts.append(r"(?P<bracket>[()\[\]{}])")
+    return re.compile("|".join(parts), re.DOTALL)
+
+
+def line_comment_of(language: Language) -> str | None:
+    """The line comment's sign, unless it is one that code is full of."""
+    marker = language.line_comment
+    return None if marker is None or marker in {"*", "..", "'"} or marker[0].isalpha() else marker
+
+
+class Lexer:
+    """One stream, sign by sign, from the state at the cursor. Work per sign does not grow with the stream."""
+
+    def __init__(self, language: Language, inside: str) -> None:
+        self._quotes = _QUOTES.get(language.id, _DEFAULT_QUOTES)
+        self._triple = language.id in _TRIPLE
+        self._marker = line_comment_of(language)
+        self._block = language.block_comment
+        self._in_block = bool(inside) and inside not in self._quotes and len(inside) == 1 and not self._is_line(inside)
+        self._in_line = bool(inside) and self._is_line(inside)
+        self.quote = inside if inside and not (self._in_block or self._in_line) else ""
+        """The quote of the string that the stream is in; "" outside of strings."""
+        self.opened: list[str] = []
+        """Brackets that the stream opened and did not close, outermost first."""
+        self._escaped = False
+        self._tail = ""
+
+    @property
+    def in_code(self) -> bool:
+        """Whether the stream is outside of strings and comments."""
+        return not (self.quote or self._in_block or self._in_line)
+
+    def feed(self, sign: str) -> bool:
+        """Take one sign -> whether it closes a bracket that the stream did not open."""
+        tail, self._tail = self._tail, (self._tail + sign)[-3:]
+        if self._in_line:
+            self._in_line = sign != "\n"
+        elif self._in_block:
+            end = self._block[1] if self._block else "\n"
+            self._in_block = not self._tail.endswith(end)
+        elif self.quote:
+            self._in_string(sign)
+        elif sign in self._quotes:
+            self.quote = sign * 3 if self._triple and tail[-2:] == sign * 2 else sign
+        elif self._marker and self._tail.endswith(self._marker):
+            self._in_line = True
+        elif self._block and self._tail.endswith(self._block[0]):
+            self._in_block = True
+        elif sign in OPENERS:
+            self.opened.append(sign)
+        elif sign in CLOSERS:
+            if not self.opened:
+                return True
+            if self.opened[-1] == PAIRS[sign]:
+                self.opened.pop()
+        return False
+
+    def _in_string(self, sign: str) -> None:
+        if self._escaped:
+            self._escaped = False
+        elif sign == "\\":
+            self._escaped = True
+        elif len(self.quote) == 3:
+            if self._tail == self.quote:
+                self.quote, self._tail = "", ""
+        elif sign == self.quote or (sign == "\n" and self.quote != "`"):
+            self.quote = ""
+
+    def _is_line(self, inside: str) -> bool:
+        return self._marker is not None and self._marker.startswith(inside)

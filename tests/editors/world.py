@@ -1,0 +1,86 @@
+"""Where the editors' tests live: an empty home, one engine for all windows, files to edit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.harness.process import engine_pids, engine_records, read_metrics, wait_until
+
+SERVER = Path(sys.executable).with_name("starfill")
+
+CODE = '''\
+import json
+import os
+
+
+def read_config(path):
+    """Read a configuration file."""
+    with open(path) as handle:
+        return json.load(handle)
+
+
+def write_config(path, config):
+    """Write a configuration file."""
+    {}
+
+
+class Stack:
+    """Last in, first out."""
+
+    def __init__(self):
+        self.items = []
+'''
+"""Something real to type into, at the braces."""
+
+LINE, COLUMN = 12, 4
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A home directory with one shared engine, and a folder of files."""
+
+    home: Path
+    folder: Path
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What an editor started from an empty home sees: nothing of the user's own set-up."""
+        kept = {name: value for name, value in os.environ.items() if name in ("LANG", "LC_ALL", "TERM")}
+        path = os.pathsep.join([str(SERVER.parent), os.environ["PATH"]])
+        return {**kept, "HOME": str(self.home), "PATH": path, "STARFILL_HOME": str(self.home)}
+
+    def file(self, name: str, text: str = CODE.replace("{}", ""), line_end: str = "\n") -> Path:
+        """A file to edit."""
+        path = self.folder / name
+        path.write_text(text, "utf-8", newline=line_end)
+        return path
+
+    def warm_up(self) -> None:
+        """Have the engine loaded, as it is after the first completion of a day."""
+        file = self.file("warm.py", "import os\n")
+        command = [str(SERVER), "complete", str(file), "2:1"]
+        subprocess.run(command, env=self.env, check=True, capture_output=True, timeout=120)
+
+    def engines(self) -> list[int]:
+        """Engine processes that are alive."""
+        return engine_pids(self.home)
+
+    def kill_engine(self) -> None:
+        """As the kernel does when memory runs out."""
+        for pid in self.engines():
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not self.engines(), "end of the engine")
+
+    def running(self) -> float:
+        """Generations that the engine is at."""
+        (record,) = engine_records(self.home)
+        return read_metrics(Path(record["socket"])).value("starfill_running")
+
+    def wait_until_idle(self) -> None:
+        """The engine computes nothing for anybody."""
+        wait_until(lambda: self.running() == 0, "rest of the engine", timeout=5)
