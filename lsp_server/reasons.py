@@ -14,6 +14,7 @@ class Reason(StrEnum):
     DUPLICATE = "duplicate"
     REPETITION = "repetition"
     DOES_NOT_PARSE = "does_not_parse"
+    LOW_CONFIDENCE = "low_confidence"
     UNSAFE = "unsafe"
     # where the cursor stands
     MID_WORD = "mid_word"
@@ -50,6 +51,7 @@ _TEXTS: Final[dict[Reason, str]] = {
     Reason.DUPLICATE: "The model said what stands right of or below the cursor already.",
     Reason.REPETITION: "The model repeated itself.",
     Reason.DOES_NOT_PARSE: "What the model said would break the file's syntax here.",
+    Reason.LOW_CONFIDENCE: "The model was not sure enough (setting min_confidence); invoke completion by hand to see it.",
     Reason.UNSAFE: "The model's text held characters that cannot be seen or that reorder what is seen.",
     Reason.MID_WORD: "The cursor stands inside a word; invoke completion by hand to complete there.",
     Reason.DISABLED: "Completion is switched off (setting enabled).",

@@ -65,7 +65,7 @@ class Desk:
         self._admission.configure(settings, roots)
         self._completer.configure(
             max_tokens=settings.max_tokens,
-            policy=Policy(speculate=settings.speculate),
+            policy=Policy(speculate=settings.speculate, min_confidence=settings.min_confidence),
             scope=f"{settings.engine} {settings.model} {settings.dtype}",
         )
         self._acceptance.enabled = settings.statistics

@@ -49,7 +49,7 @@ def local_path(uri: str) -> str | None:
 
 
 def _decoded(path: str) -> str:
-    decoded = os.fsdecode(unquote_to_bytes(path))
+    decoded = os.fsdecode(unquote_to_bytes(path.encode("utf-8", "surrogatepass")))
     if not decoded:
         return ""
     normal = posixpath.normpath(decoded)

@@ -103,6 +103,13 @@ class Settings:
         Scope.RESOURCE,
         "How many alternatives there are to cycle through when a completion is invoked again where one is shown.",
     )
+    min_confidence: int = _setting(
+        2,
+        Whole(0, 100),
+        Scope.WINDOW,
+        "Least mean probability of a completion's tokens, in per cent, at which it is shown without being invoked by hand; "
+        "0 shows every one.",
+    )
     speculate: bool = _setting(
         True,
         Switch(),

@@ -264,12 +264,16 @@ class Life:
 
     def _arrived(self, stream: Stream, news: str | None) -> None:
         request = self._find(stream.owner)
-        if request is not None and request.outcome is None and news is not None and request.stage is Stage.STREAMING:
+        if request is not None and news is not None and self._may_show(request, stream):
             self._emit(Show(request.id, news))
         if stream.enough and stream.call.purpose is not Purpose.PRIME:
             self._board.close(stream)
             if request is not None:
                 self._said(request, stream)
+
+    def _may_show(self, request: Request, stream: Stream) -> bool:
+        sure = request.ask.invoked or not self.policy.is_unsure(stream.logprob)
+        return sure and request.outcome is None and request.stage is Stage.STREAMING
 
     def _said(self, request: Request, stream: Stream) -> None:
         """All that was asked of a stream is there."""
@@ -319,6 +323,8 @@ class Life:
             self._remove_if_over(request)
 
     def _answer(self, request: Request, outcome: Outcome) -> None:
+        if outcome.items and not request.ask.invoked and self.policy.is_unsure(outcome.items[0].logprob):
+            outcome = replace(outcome, items=(), reason=Reason.LOW_CONFIDENCE)
         request.stage = Stage.DONE
         self.counts.generated += outcome.generated
         if request.outcome is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from math import exp
 
 from lsp_server.state.events import Ask, Outcome, RequestId, StreamId
 
@@ -34,6 +35,12 @@ class Policy:
     """Whether the engine works ahead in the background."""
     prime: bool = True
     """Whether the engine can be asked for a prompt's keys and values alone."""
+    min_confidence: int = 0
+    """Least mean probability of the tokens of what an automatic request shows, in per cent."""
+
+    def is_unsure(self, logprob: float | None) -> bool:
+        """Whether a mean log-probability is below what an automatic request shows."""
+        return logprob is not None and 100 * exp(logprob) < self.min_confidence
 
 
 @dataclass(slots=True)

@@ -103,6 +103,11 @@ class Stream:
         return self.voices[0].raw
 
     @property
+    def logprob(self) -> float | None:
+        """The mean over the tokens of its first choice."""
+        return self.voices[0].logprob
+
+    @property
     def enough(self) -> bool:
         """Whether no more is needed of it."""
         if self.lead and self.owner is None:  # nobody waits for it, and after this line comes the next

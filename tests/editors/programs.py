@@ -135,5 +135,8 @@ def _run(what: str, command: list[str], folder: Path = ROOT, environment: Mappin
     except subprocess.TimeoutExpired as error:
         raise NotInstalled(f"{what}: not installed after {INSTALL_SECONDS} s") from error
     if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        said = [
+            line for line in (done.stdout + done.stderr).splitlines() if line.strip() and "warn" not in line.lower()
+        ]
+        reason = said[-1] if said else "no reason given"
         raise NotInstalled(f"{what}: {reason}")

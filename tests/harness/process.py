@@ -226,7 +226,11 @@ def free_tcp_port() -> int:
 
 def engine_records(home: Path) -> list[dict[str, Any]]:
     """What `<home>/run/*.json` say of the engines there: pid, model, dtype, device, version."""
-    return [json.loads(path.read_text("utf-8")) for path in sorted((home / "run").glob("*.json"))]
+    records = []
+    for path in sorted((home / "run").glob("*.json")):
+        with suppress(FileNotFoundError):  # an engine that leaves takes its record with it
+            records.append(json.loads(path.read_text("utf-8")))
+    return records
 
 
 def engine_pids(home: Path) -> list[int]:

@@ -151,6 +151,8 @@ class ServerProcess:
 
     async def reap(self) -> None:
         """End whatever is left of the process group that started here; never fails."""
+        if self._readers and self._readers[0].done() and self._process.poll() is None:
+            await self._ends_within(_LINGER_S)  # it has said its last, and is about to end by itself
         if self._process.poll() is None or not all(task.done() for task in self._readers):
             self._log.add("***", "killed the server, or what it left of its process group")
             with suppress(ProcessLookupError):

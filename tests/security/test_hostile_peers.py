@@ -131,12 +131,13 @@ def test_a_peer_with_its_fill_of_requests_is_told_so(engine: tuple[Path, int]) -
     """Connections with a request under way are never closed for new ones: the new one is refused."""
     path, pid = engine
     leaks = LeakCheck([pid], own=False)
-    body = HEAD + b"content-length: 1000\r\n\r\n"
+    head = HEAD + b"content-length: 1000\r\nexpect: 100-continue\r\n\r\n"
     with ExitStack() as peers:
         for _ in range(MAX_CONNECTIONS_OF_ONE):
             client = peers.enter_context(_connect(path))
-            client.sendall(body)
-        time.sleep(0.3)  # all of them have begun
+            client.settimeout(10)
+            client.sendall(head)
+            assert client.recv(100).startswith(b"HTTP/1.1 100 ")  # it has begun
         said = _ask(path, b"")
         assert said.startswith(b"HTTP/1.1 429 ")
         assert b"too many connections" in said

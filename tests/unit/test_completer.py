@@ -11,6 +11,7 @@ from engine.errors import EngineAbsent, EngineFault, EngineLoading, EngineUnavai
 from lsp_server.completer import Completer, Item, Outcome
 from lsp_server.reasons import Reason
 from lsp_server.state.events import Surroundings
+from lsp_server.state.stages import Policy
 from lsp_server.window import Window
 from tests.harness.aio import async_test
 from tests.unit.scripted_engine import WINDOW, Caller, ScriptedEngine, turns
@@ -59,6 +60,26 @@ async def test_text_is_shown_while_it_streams_without_what_stands_there_already(
     )
     assert shown == ["  a", "  a, ", "  a, b"]
     assert outcome.items[0].text == "  a, b"
+
+
+@pytest.mark.parametrize(
+    ("logprob", "bound", "invoked", "shown"),
+    [(-4.0, 2, False, False), (-3.8, 2, False, True), (-4.0, 2, True, True), (-9.0, 0, False, True)],
+)
+@async_test()
+async def test_what_the_model_is_unsure_of_is_shown_only_by_hand(
+    logprob: float, bound: int, invoked: bool, shown: bool
+) -> None:
+    last, seen = Chunk(text=" 2", logprobs=(logprob,), finish_reason="stop"), list[str]()
+    engine = ScriptedEngine(Chunk(text="1 +", logprobs=(logprob,)), last)
+    completer = Completer(engine, 64, engine.clock)
+    completer.configure(max_tokens=64, policy=Policy(debounce=False, speculate=False, min_confidence=bound), scope="")
+    outcome = await completer.complete("a", WINDOW, invoked=invoked, on_text=seen.append)
+    assert bool(outcome.items) == bool(seen) == shown
+    assert outcome.reason is (None if shown else Reason.LOW_CONFIDENCE)
+    again = await completer.complete("a", WINDOW, invoked=True)
+    assert again.items[0].text == "1 + 2"  # what was said is not lost
+    assert len(engine.requests) == 1
 
 
 @async_test()

@@ -135,6 +135,9 @@ def test_the_place_of_a_uri() -> None:
     remote = place_of("vscode-remote://wsl+x/a.py")
     assert remote is not None
     assert (remote.path, remote.local) == ("/a.py", False)
+    half = place_of("file:///a/\ud83d.py")  # half of an emoji, as a client that counts in UTF-16 may send it
+    assert half is not None
+    assert half.local
 
 
 # -- the user's globs --------------------------------------------------------------------------------------------------

@@ -45,8 +45,9 @@ def test_transformers_loads_every_shape_and_its_text_varies(tmp_path: Path, shap
     assert len(set(greedy)) >= 8
     family = shape.get("family", "starcoder")
     assert not set(greedy) & set(control_ids(family, 768).values())
-    changed = [*ids[:2], ids[2] + 1, *ids[3:]]
-    assert oracle_greedy(tmp_path, changed, 40)[0] != greedy  # far context matters
+    # Far context matters: which of its tokens does depends on the vocabulary, and so on the Python that it is trained from.
+    changed = ([*ids[:at], ids[at] + 1, *ids[at + 1 :]] for at in range(1, 6))
+    assert any(oracle_greedy(tmp_path, each, 40)[0] != greedy for each in changed)
     assert_same_greedy(greedy, tmp_path, ids)
     vocab_size = shape.get("vocab_size", 768)
     assert oracle_logits(tmp_path, ids).shape == (len(ids), vocab_size)
