@@ -286,6 +286,21 @@ async def test_an_automatic_request_does_not_wait_for_a_start_but_finds_what_run
 
 
 @async_test(timeout=60)
+async def test_an_automatic_request_waits_while_somebody_else_finds_what_runs(home: Path) -> None:
+    first, second = shared(home), shared(home)
+    try:
+        await first.ready(invoked=True)
+        looking = asyncio.create_task(second.ready(invoked=True))
+        await asyncio.sleep(0)
+        await second.ready(invoked=False)
+        await looking
+        assert await answer(second) == SCRIPT
+    finally:
+        await first.aclose()
+        await second.aclose()
+
+
+@async_test(timeout=60)
 async def test_a_start_that_fails_says_why(home: Path) -> None:
     engine = shared(home, "--no-such-flag")
     with pytest.raises(EngineUnavailable, match="unrecognized arguments: --no-such-flag"):
