@@ -14,7 +14,6 @@ import torch
 import triton
 from torch import Tensor
 
-from triton_kernels.append import kv_strides
 from triton_kernels.attend_kernel import attend_kernel
 from triton_kernels.configs import Target, attend_tile, splits
 from triton_kernels.launch import Launch
@@ -57,19 +56,41 @@ def attend(
     target: Target,
     parts: int | None = None,
 ) -> Tensor:
+    """`attend_apart` over the keys and values of kv [slots, 2, G, window, D]."""
+    return attend_apart(q, kv[:, 0], kv[:, 1], spans, scale, workspace, target, parts)
+
+
+def attend_apart(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    spans: SpanTable,
+    scale: float,
+    workspace: Workspace,
+    target: Target,
+    parts: int | None = None,
+) -> Tensor:
     """-> softmax(scale * q k^T, causal) v [T, heads * D] in the dtype of `q`; rows of no span are left unwritten.
 
-    q: [T, heads * D], columns contiguous; kv: [slots, 2, G, window, D] of the same dtype, D contiguous, already holding
-    the keys and values of the new tokens; D a multiple of 8 up to 256, heads a multiple of G. Positions after a row's
-    own are never read into its result, whatever they hold. `parts` overrides the number of splits. Not reentrant: one
-    stream per workspace. Raises ValueError where shapes or dtypes do not fit.
+    q: [T, heads * D], columns contiguous; keys, values: [slots, G, window, D] of the same dtype and with the same strides,
+    D contiguous, already holding those of the new tokens; D a multiple of 8 up to 256, heads a multiple of G. Positions
+    after a row's own are never read into its result, whatever they hold. `parts` overrides the number of splits. Not
+    reentrant: one stream per workspace. Raises ValueError where shapes or dtypes do not fit.
     """
     rows, width = q.shape
-    groups, head_dim = kv.shape[2], kv.shape[4]
-    require(q.dtype == kv.dtype and q.dtype in DTYPES, f"attend: {q.dtype} queries over {kv.dtype} keys")
+    groups, head_dim = keys.shape[1], keys.shape[3]
+    require(
+        q.dtype == keys.dtype == values.dtype,
+        f"attend: {q.dtype} queries over {keys.dtype} keys, {values.dtype} values",
+    )
+    require(q.dtype in DTYPES, f"attend: {q.dtype}")
+    require(
+        keys.shape == values.shape and keys.stride() == values.stride(),
+        "attend: keys and values must be laid out alike",
+    )
     require(head_dim % 8 == 0 and head_dim <= MAX_HEAD_DIM, f"attend: head_dim {head_dim}")
     require(width % (head_dim * groups) == 0, f"attend: {width} columns, {groups} groups of head_dim {head_dim}")
-    require(q.stride(1) == 1 and kv.stride(4) == 1, "attend: columns must be contiguous")
+    require(q.stride(1) == 1 and keys.stride(3) == 1, "attend: columns must be contiguous")
     require(spans.rows.shape[1] == rows, f"attend: {rows} rows, {spans.rows.shape[1]} in the span table")
     out = torch.empty(rows, width, dtype=q.dtype, device=q.device)
     if rows == 0 or spans.longest == 0:
@@ -87,13 +108,16 @@ def attend(
         (tiles, parts, spans.spans.shape[1] * groups),
         {
             "q": q,
-            "kv": kv,
+            "all_keys": keys,
+            "all_values": values,
             "out": out,
             "spans": spans.spans,
             "partial": workspace.reserve(programs * parts * tile.rows * (padded + 2)) if parts > 1 else None,
             "counters": workspace.counters if parts > 1 else None,
             "scale": scale * _LOG2_E,
-            **kv_strides(kv),
+            "stride_slot": keys.stride(0),
+            "stride_group": keys.stride(1),
+            "stride_position": keys.stride(2),
         },
         {
             "STRIDE_Q": q.stride(0),
@@ -108,7 +132,7 @@ def attend(
         tile.warps,
         tile.stages,
         traffic=2 * rows * width * q.element_size()
-        + 2 * spans.spans.shape[1] * groups * spans.reach * head_dim * kv.element_size(),
+        + 2 * spans.spans.shape[1] * groups * spans.reach * head_dim * keys.element_size(),
     ).run()
     return out
 

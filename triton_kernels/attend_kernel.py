@@ -85,14 +85,14 @@ def _merge(
 @kernel()
 def attend_kernel(
     q: tl.tensor,
-    kv: tl.tensor,
+    all_keys: tl.tensor,
+    all_values: tl.tensor,
     out: tl.tensor,
     spans: tl.tensor,
     partial: tl.tensor,
     counters: tl.tensor,
     scale: tl.tensor,
     stride_slot: tl.tensor,
-    stride_part: tl.tensor,
     stride_group: tl.tensor,
     stride_position: tl.tensor,
     STRIDE_Q: tl.constexpr,
@@ -134,8 +134,9 @@ def attend_kernel(
     inside = (token < length)[:, None] & (d < D)[None, :]
     column = (group * HEADS + m % HEADS)[:, None] * D + d[None, :]
     queries = tl.load(q + (first + token).to(tl.int64)[:, None] * STRIDE_Q + column, mask=inside, other=0.0)
-    keys = kv + slot * stride_slot + group.to(tl.int64) * stride_group
-    values = keys + stride_part
+    own = slot * stride_slot + group.to(tl.int64) * stride_group
+    keys = all_keys + own
+    values = all_values + own
     best = tl.full([BM], float("-inf"), tl.float32)
     total = tl.zeros([BM], tl.float32)
     acc = tl.zeros([BM, DP], tl.float32)

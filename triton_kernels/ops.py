@@ -37,6 +37,9 @@ class TritonOps(Generic[Answer]):
     `spans` may be a `SpanTable` wherever a sequence of spans may be: the form for captured graphs.
     """
 
+    free_rows: int = 16
+    """What `skinny.py` multiplies with one reading of the weights."""
+
     def __init__(
         self, answer: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Answer], target: Target | None = None
     ) -> None:
