@@ -36,9 +36,11 @@ test: $(STAMP) check ## all that needs no GPU and no editor, in under ten minute
 	$(BIN)/python -m pytest -m "not slow" --ignore tests/editors
 
 test-editors: $(EDITORS) ## end to end in real editors, which it installs into .editors
+	$(BIN)/python -m tests.editors.programs
 	$(BIN)/python -m pytest tests/editors
 
 test-all: $(EDITORS) check ## everything, the slow tests too; a missing editor is an error
+	$(BIN)/python -m tests.editors.programs
 	STARFILL_TEST_EDITORS_REQUIRED=1 $(BIN)/python -m pytest
 
 MINUTES ?= 60

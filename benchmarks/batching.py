@@ -63,6 +63,7 @@ def step_of(lengths: Sequence[int], sampling: Sampling | None = None) -> Step:
         (sampling,) * many,
         ((),) * many,
         (1,) * many,
+        (0,) * many,
     )
 
 

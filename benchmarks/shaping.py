@@ -1,7 +1,8 @@
 """The same generations, shaped by our rules, by none, and by two peers' published ones, on held-out repositories.
 
 `python -m benchmarks.shaping --out DIR [--holes N] [--recording FILE] WHEEL_OR_FOLDER ...` asks the engine for each hole
-once, takes the generation to its end, and shapes it in each way. The first folder of a path is its repository. Differences
+once, takes the generation to its end, and shapes it in each way. `--tokens` shapes shorter beginnings of the same
+generations, as a smaller token limit would have left them. The first folder of a path is its repository. Differences
 are paired by hole; intervals are 95 %, by bootstrap over files.
 """
 
@@ -11,6 +12,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -55,6 +57,18 @@ async def generations(holes: Sequence[Hole], recording: Path | None, *, ask: boo
     return found
 
 
+def shortened(recording: Recording, tokens: int) -> Recording:
+    """A generation as it would have been with fewer tokens: greedy decoding says the same up to there."""
+    pieces: list[tuple[str, list[float]]] = []
+    count = 0
+    for text, logprobs in recording.pieces:
+        if count >= tokens:
+            return replace(recording, pieces=pieces, finish="length")
+        pieces.append((text, logprobs))
+        count += len(logprobs)
+    return recording
+
+
 def shaped(holes: Sequence[Hole], said: Sequence[Recording]) -> dict[str, list[Result]]:
     """Every way of shaping, hole by hole, and ours without each rule."""
     results: dict[str, list[Result]] = {"ours": [], **{name: [] for name in PEERS}}
@@ -78,6 +92,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--recording", type=Path, help="keep generations in this file, and use those kept")
     parser.add_argument("--replay", action="store_true", help="only holes that are in the recording; starts no engine")
+    parser.add_argument("--tokens", type=int, default=MAX_TOKENS, help="tokens of each generation that are shaped")
     parser.add_argument("--language", default="python")
     parser.add_argument("paths", nargs="+", type=Path, help="folders or wheels, a repository each")
     options = parser.parse_args(arguments)
@@ -86,12 +101,12 @@ def main(arguments: Sequence[str]) -> int:
     holes = cut_holes(wanted)
     found = asyncio.run(generations(holes, options.recording, ask=not options.replay))
     pairs = [(hole, said) for hole, said in zip(holes, found, strict=True) if said is not None]
-    holes, said = [hole for hole, _ in pairs], [recording for _, recording in pairs]
+    holes, said = [hole for hole, _ in pairs], [shortened(recording, options.tokens) for _, recording in pairs]
     results = shaped(holes, said)
     about: Detail = {
         "holes": len(holes),
         "repositories": len({hole.path.split("/")[0] for hole in holes}),
-        "max_tokens": MAX_TOKENS,
+        "max_tokens": options.tokens,
         "language": options.language,
     }
     writer = RowWriter(options.out, "shaping")

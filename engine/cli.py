@@ -1,4 +1,4 @@
-"""Commands about engines: serve, status, stop. Imports torch only inside `serve`."""
+"""Commands about engines and what they serve: serve, status, stop, top, tune. Imports torch only inside a command."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from typing import Annotated, Any
 import typer
 
 from engine import launcher, logs, registry
+from engine.backends import check_name
 from engine.errors import EndpointTaken, StarfillError
 from engine.models import locate
+from engine.models.commands import app as models_app
 from engine.sizes import parse_size
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(models_app, name="models")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -31,7 +34,9 @@ def serve(
     model: Annotated[
         str | None, typer.Option(help="A model directory or downloaded id; the starter if left out.")
     ] = None,
-    backend: Annotated[str, typer.Option(help="auto or native.")] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="auto, native or transformers (slower; other families of models).")
+    ] = "auto",
     socket: Annotated[Path | None, typer.Option(help="Listen on this Unix socket.")] = None,
     host: Annotated[str, typer.Option(help="With --port: the address to listen on.")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="Listen on TCP instead; needs --token-file.")] = None,
@@ -48,8 +53,7 @@ def serve(
 ) -> None:
     """Run an engine in the foreground."""
     with reported():
-        if backend not in ("auto", "native"):
-            raise StarfillError(f"--backend {backend!r}: this version has auto and native")
+        check_name(backend)
         logs.configure(log_file)
         logs.catch_all()
         from engine.endpoint import Endpoint, read_token
@@ -58,7 +62,7 @@ def serve(
         from engine.serve import serve as run
 
         source = locate(model)
-        options = LoadOptions(source, device, dtype, window, parse_size(kv_memory), max_batch)
+        options = LoadOptions(source, device, dtype, window, parse_size(kv_memory), max_batch, backend)
         flags = {
             "device": device, "dtype": dtype, "window": window, "kv_memory": kv_memory, "max_batch": max_batch,
         }  # fmt: skip
@@ -95,6 +99,8 @@ def status(as_json: Json = False) -> None:
         console = Console(markup=False, highlight=False)
         console.print(status_table(engines))
         for engine in engines:
+            if engine["note"]:
+                console.print(f"{engine['model']}: {engine['note']}.")
             for flags, times in engine["asked"].items():
                 console.print(
                     f"{engine['model']} was asked for {flags} ({times}x) while it ran already: stop it to change that."
@@ -129,6 +135,52 @@ def top(
                 asyncio.run(watch())
             except KeyboardInterrupt:
                 raise typer.Exit(0) from None
+
+
+@app.command()
+def tune(
+    path: Annotated[
+        Path | None, typer.Argument(help="A repository, or a .jsonl file of instruction, input and response.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The model to start from, which is not changed; the starter if left out.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What --model is to call the result.")] = None,
+    adapter: Annotated[
+        bool | None,
+        typer.Option("--adapter/--whole", help="A low-rank adapter, or all weights; left out, the size decides."),
+    ] = None,
+    rank: Annotated[int, typer.Option(min=1, max=256, help="Of an adapter.")] = 8,
+    minutes: Annotated[float, typer.Option(min=0.01, help="How long to train.")] = 10.0,
+    steps: Annotated[int, typer.Option(min=0, help="So many steps instead, to be repeated exactly.")] = 0,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Files to leave out, as in .gitignore; may be given again.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; a GPU if there is one.")] = "",
+    seed: Annotated[int, typer.Option(help="Another seed, another order.")] = 1,
+    undo: Annotated[str | None, typer.Option(metavar="NAME", help="Remove a tuned model.")] = None,
+) -> None:
+    """Tune a model on your own code, or on instruction pairs. What does not help on held-out examples is not kept."""
+    from engine import tuning
+
+    with reported():
+        if undo is not None:
+            typer.echo(f"Removed {tuning.undo(undo)}.")
+            return
+        if path is None:
+            raise StarfillError("tune: give a repository or a .jsonl file of pairs")
+        from engine.training.tune import TunePlan
+
+        plan = TunePlan(minutes=minutes, steps=steps, adapter=adapter, rank=rank, device=device, seed=seed)
+        try:
+            tuned = tuning.tune(path, model, name, plan, tuple(exclude or ()))
+        except KeyboardInterrupt:
+            typer.echo("starfill: stopped; nothing was written", err=True)
+            raise typer.Exit(130) from None
+        for line in tuned.report():
+            typer.echo(line)
+        if tuned.directory is None:
+            raise typer.Exit(1)
 
 
 def parse_duration(text: str) -> float | None:

@@ -55,6 +55,13 @@ def parse_endpoint(engine: str) -> tuple[str | None, str]:
     raise StarfillError(f"--engine {engine!r}: write auto, unix:PATH or http(s)://HOST:PORT")
 
 
+def window_of(health: Mapping[str, Any]) -> int | None:
+    """The tokens of a model's window, by what `/health` of an engine of ours says."""
+    slots = health.get("slots")
+    window = slots.get("window") if isinstance(slots, Mapping) else None
+    return window if isinstance(window, int) and window > 0 else None
+
+
 class EngineClient:
     """Talks to one endpoint. Use from one event loop; `aclose` when done."""
 
@@ -66,6 +73,12 @@ class EngineClient:
     async def health(self, timeout: float = 1.0) -> dict[str, Any]:
         """What `/health` says, whether ready or not; raises EngineAbsent, EngineSilent or EngineUnavailable."""
         return await self._ask("GET", "/health", timeout)
+
+    async def model(self, timeout: float = 2.0) -> dict[str, Any]:
+        """The first model that `/v1/models` lists; empty if it lists none."""
+        models = (await self._ask("GET", "/v1/models", timeout)).get("data")
+        first = models[0] if isinstance(models, list) and models else None
+        return first if isinstance(first, dict) else {}
 
     async def join(self, flags: Mapping[str, str | int], timeout: float = 5.0) -> str | None:
         """Tell an engine of ours which flags were wanted -> in words, which of them are not in effect."""
@@ -106,17 +119,31 @@ class EngineClient:
 
         Raises RequestError for a refusal, EngineAbsent when nobody listens, EngineUnavailable when it breaks off.
         """
-        import httpx2
-
         if not isinstance(request, bytes):
             streaming = {"stream": True, "stream_options": {"include_usage": True}}
             request = json.dumps(request.model_dump(exclude_unset=True) | streaming).encode()
+        if self._socket is None:
+            async with self._complete_over_tcp(request) as chunks:
+                yield chunks
+            return
+        from engine import local
+
+        patience = {"connect": _CONNECT_SECONDS, "silence": _SILENCE_SECONDS}
+        async with local.posted(self._socket, "/v1/completions", request, self._token, **patience) as answer:
+            if answer.status != 200:
+                raise _refusal(answer.status, b"".join([data async for data in answer.body()]))
+            yield _chunks(answer.lines())
+
+    @asynccontextmanager
+    async def _complete_over_tcp(self, request: bytes) -> AsyncIterator[AsyncIterator[Chunk]]:
+        import httpx2
+
         headers = {"content-type": "application/json"}
         try:
             async with self._client().stream("POST", "/v1/completions", content=request, headers=headers) as response:
                 if response.status_code != 200:
                     raise _refusal(response.status_code, await response.aread())
-                yield _chunks(response)
+                yield _chunks(response.aiter_lines())
         except httpx2.ConnectError as error:
             raise EngineAbsent("no engine listens there") from error
         except httpx2.TimeoutException as error:
@@ -145,8 +172,8 @@ class EngineClient:
         return self._http
 
 
-async def _chunks(response: httpx2.Response) -> AsyncIterator[Chunk]:
-    async for line in response.aiter_lines():
+async def _chunks(lines: AsyncIterator[str]) -> AsyncIterator[Chunk]:
+    async for line in lines:
         if not line.startswith("data:"):
             continue
         data = line[5:].strip()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engine.ops import Head, Linear, Norm, TorchOps
+from engine.ops import Head, Linear, Norm, TorchOps, head_of
 from engine.step import Span
 
 _QUERIES = 64
@@ -26,7 +26,7 @@ class CpuOps(TorchOps):
     """See `ops.Ops`. Remembers what depends on a pass's spans alone from its first layer to its last; one thread."""
 
     def __init__(self, least_rows: int = 1) -> None:
-        self._least_rows = least_rows
+        self._least_rows = self.free_rows = least_rows
         self._spans: Sequence[Span] = ()
         self._masks: dict[tuple[int, int], Tensor] = {}
         self._places: tuple[Tensor, Tensor] | None = None
@@ -84,17 +84,7 @@ class CpuOps(TorchOps):
         if isinstance(vocabulary, Tensor):
             vocabulary = Linear(vocabulary, vocabulary.new_zeros(len(vocabulary)))
         all_logits = vocabulary(_layer_norm(self._filled(x), norm, vocabulary.bias.dtype))[: x.shape[0]].float()
-        permitted = all_logits if allow is None else all_logits.masked_fill(~allow, float("-inf"))
-        ids = permitted.argmax(dim=-1)
-        logprobs = torch.log_softmax(all_logits, dim=-1)
-        best = torch.topk(logprobs, top, dim=-1)
-        return Head(
-            ids=ids,
-            logprobs=logprobs.gather(1, ids[:, None])[:, 0],
-            top_ids=best.indices,
-            top_logprobs=best.values,
-            logits=all_logits if logits else all_logits[:, :0],
-        )
+        return head_of(all_logits, allow, top, logits=logits)
 
     def _filled(self, x: Tensor) -> Tensor:
         missing = self._least_rows - x.shape[0]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -11,6 +14,9 @@ import torch
 from engine.errors import DeviceError
 
 _CGROUP = Path("/sys/fs/cgroup")
+
+_LARGE = 2**22
+"""Bytes from which memory is asked of the system and not of the heap."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -28,6 +34,18 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise DeviceError(f"--device {name}: not usable ({str(error).splitlines()[0]})") from error
     return device
+
+
+def zeroed(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """A tensor of zeros; on a CPU its memory is taken page by page, as it is first used."""
+    size = math.prod(shape) * dtype.itemsize
+    if device.type != "cpu" or size < _LARGE or not hasattr(mmap, "MAP_ANONYMOUS"):
+        return torch.zeros(tuple(shape), dtype=dtype, device=device)
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without them
+            pages.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(pages, dtype=torch.uint8).view(dtype).view(tuple(shape))
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -71,6 +89,18 @@ def set_cpu_threads() -> int:
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(default_threads())
     return torch.get_num_threads()
+
+
+@contextmanager
+def all_threads() -> Iterator[None]:
+    """One thread for each physical core, unless OMP_NUM_THREADS says otherwise: for a while, such as that of loading."""
+    before = torch.get_num_threads()
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(default_threads() + 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def default_threads() -> int:

@@ -19,10 +19,12 @@ from typing import Any
 import psutil
 
 from engine import __version__, paths, registry
+from engine.backends import LIBRARY_REMEDY, library_serves, library_version
 from engine.errors import StarfillError
 from engine.launcher import describe
 from engine.models import STARTER
 from engine.sizes import human_size
+from engine.transformers_backend.families import FAMILIES
 
 _PROBE_SECONDS = 120
 _PROBE = """
@@ -38,6 +40,7 @@ print(json.dumps(found))
 """
 
 _NEEDED_MEMORY = 2**29
+_ADAPTER = "adapter_config.json"
 _NEEDED_DISK = 2**26
 
 
@@ -58,7 +61,7 @@ class Finding:
 def examine() -> list[Finding]:
     """Every check, in the order in which things are needed."""
     checks: list[Callable[[], Iterator[Finding]]] = [
-        _python, _torch, _starter, _models, _settings, _folders, _stale, _command, _memory, _disk, _engines,
+        _python, _torch, _transformers, _starter, _models, _settings, _folders, _stale, _command, _memory, _disk, _engines,
     ]  # fmt: skip
     return [finding for check in checks for finding in check()]
 
@@ -105,6 +108,15 @@ def _gpu(found: dict[str, Any]) -> Finding:
     return Finding("gpu", True, "none: completions run on the CPU")
 
 
+def _transformers() -> Iterator[Finding]:
+    version, others = library_version(), ", ".join(FAMILIES)
+    if version is None:
+        yield Finding("transformers", True, f"not installed; models of type {others} need it: {LIBRARY_REMEDY}")
+    else:
+        detail = f"{version}: runs models of type {others}, slower than the native backend runs StarCoder"
+        yield Finding("transformers", library_serves(version), detail, LIBRARY_REMEDY)
+
+
 def _starter() -> Iterator[Finding]:
     weights = list(STARTER.glob("*.safetensors"))
     size = human_size(sum(file.stat().st_size for file in weights))
@@ -114,10 +126,12 @@ def _starter() -> Iterator[Finding]:
 
 def _models() -> Iterator[Finding]:
     folder = paths.models_dir()
-    found = sorted(path for path in folder.glob("*") if path.is_dir()) if folder.is_dir() else []
+    found = sorted(path for path in folder.glob("[!.]*") if path.is_dir()) if folder.is_dir() else []
+    needed = ("config.json", "tokenizer.json")
     broken = [
         path.name for path in found
-        if not ((path / "config.json").is_file() and (path / "tokenizer.json").is_file() and any(path.glob("*.safetensors")))
+        if not (path / _ADAPTER).is_file()  # its base has the rest
+        and not (all((path / name).is_file() for name in needed) and any(path.glob("*.safetensors")))
     ]  # fmt: skip
     if broken:
         detail = f"{', '.join(broken)} in {folder}: no config.json, tokenizer.json or safetensors"

@@ -84,3 +84,7 @@ class EngineHung(EngineUnavailable):
 
 class EndpointTaken(StarfillError):
     """Another process listens where this engine was to."""
+
+
+class HubError(StarfillError):
+    """A model that cannot be downloaded: no access, no network, a wrong sum, no room. What was here is unchanged."""

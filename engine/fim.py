@@ -22,6 +22,9 @@ ANCHOR_LINES = 8
 TOP_BLOCKS = (32, 8, 1)
 """Lines that are dropped together at the top of the window; finer only where one block is most of the window."""
 
+MAX_SUFFIX = 256
+"""Tokens of suffix at most. Twice as many completed no better and made a walk too dear (docs/performance.md)."""
+
 END_BLOCK = 8
 """Lines that are dropped together at the end of the suffix, counted from its end."""
 
@@ -74,7 +77,7 @@ class Budget:
         reserve = max(16, window // 24)
         if max_tokens > reserve:
             reserve = min(-(-max_tokens // 64) * 64, window // 2)
-        return cls(window, reserve, suffix=min(512, window // 8))
+        return cls(window, reserve, suffix=min(MAX_SUFFIX, window // 8))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,8 @@ def lay_out(
             "this model has no fill-in-the-middle tokens; use layout 'none'", param="layout", code="layout_unsupported"
         )
     head, shared = _head(tokenizer, encode, document, budget)
+    if control.begin is not None:
+        head, shared = [control.begin, *head], shared and shared + 1
     suffix = [] if layout is Layout.NONE else suffix_window(encode, document.suffix, budget.suffix)
     room = budget.window - budget.reserve - budget.suffix - len(head) - 3
     top, prefix = prefix_window(tokenizer, encode, document.prefix, room)
@@ -228,18 +233,24 @@ def _head(tokenizer: Tokenizer, encode: Encode, document: Document, budget: Budg
     -> (ids, how many of them are not the document's own)
     """
     control, room = tokenizer.control, budget.window // 4
-    head: list[int] = []
 
-    def add(marker: int | None, text: str) -> None:
+    def entry(marker: int | None, text: str) -> list[int]:
+        """What a text costs, taken off the room; nothing if there is none for it."""
+        nonlocal room
         ids = ([] if marker is None else [marker]) + encode(text)
-        if len(head) + len(ids) <= room:
-            head.extend(ids)
+        if len(ids) > room:
+            return []
+        room -= len(ids)
+        return ids
 
-    if document.repository and control.reponame is not None:
-        add(control.reponame, document.repository)
-    for snippet in document.context:
-        add(control.filename, f"{snippet.path}\n{snippet.text}".rstrip("\n") + "\n")
-    shared = len(head)
-    if document.path and control.filename is not None:
-        add(control.filename, f"{document.path}\n")
-    return head, shared
+    named = document.path and control.filename is not None
+    own = entry(control.filename, f"{document.path}\n") if named else []
+    known = document.repository and control.reponame is not None
+    repository = entry(control.reponame, document.repository) if known else []
+    # The last one stands next to the document because it is the most alike, so it is the last to be left out.
+    pieces = [
+        entry(control.filename, f"{snippet.path}\n{snippet.text}".rstrip("\n") + "\n")
+        for snippet in reversed(document.context)
+    ]
+    shared = [*repository, *(token for piece in reversed(pieces) for token in piece)]
+    return shared + own, len(shared)

@@ -119,6 +119,17 @@ class Generation:
         return 1 if self.generated else 1 + len(self.followers)
 
     @property
+    def foreseeable(self) -> bool:
+        """Whether the tokens after the next one are drawn as the next one is, so that guesses at them can be verified."""
+        penalised = self.sampling is not None and self.sampling.penalises
+        return not (self.primes_only or self.held or penalised or self.draws > 1)
+
+    @property
+    def left(self) -> int:
+        """Tokens that may still be generated."""
+        return self.max_tokens - self._counted
+
+    @property
     def seen(self) -> Sequence[int]:
         """Ids that a repetition penalty applies to; none without one."""
         if self.sampling is None or not self.sampling.penalises:

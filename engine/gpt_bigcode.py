@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import torch
 from torch import Tensor
 
-from engine.ops import Head, Linear, Norm, Ops
+from engine.device import zeroed
+from engine.ops import FewRows, Head, Linear, Norm, Ops, head_of
 from engine.quantization import Int8Rows
 from engine.step import Span
 
@@ -77,13 +79,17 @@ class Weights:
 
 
 class GPTBigCode:
-    """One model on one device. Owns nothing but its weights; the KV memory is the caller's."""
+    """One model on one device. Owns nothing but its weights; the KV memory is the caller's.
+
+    `few_rows`, where there is one, computes short spans and the head; which a span counts as depends on its length alone, so
+    that company changes nothing.
+    """
 
     def __init__(self, shape: ModelShape, weights: Weights, ops: Ops) -> None:
         self.shape = shape
         self.weights = weights
         self.ops = ops
-        self._scale = shape.head_dim**-0.5 if shape.scale_attention else 1.0
+        self.few_rows: FewRows | None = None
 
     @property
     def device(self) -> torch.device:
@@ -95,10 +101,15 @@ class GPTBigCode:
         """What activations, keys and values are stored in."""
         return self.weights.wpe.dtype
 
+    @property
+    def scale(self) -> float:
+        """What attention scores are multiplied by."""
+        return self.shape.head_dim**-0.5 if self.shape.scale_attention else 1.0
+
     def new_kv(self, slots: int, window: int) -> Tensor:
         """KV memory [slots, layers, 2, kv_heads, window, head_dim], zeroed."""
         s = self.shape
-        return torch.zeros(slots, s.n_layer, 2, s.kv_heads, window, s.head_dim, dtype=self.dtype, device=self.device)
+        return zeroed((slots, s.n_layer, 2, s.kv_heads, window, s.head_dim), self.dtype, self.device)
 
     @torch.inference_mode()
     def forward(
@@ -120,18 +131,50 @@ class GPTBigCode:
         logits: whether the answer is to have all of them, which sampling needs.
         """
         ops, weights = self.ops, self.weights
+        if allow is None and top == 0 and not logits and (head := self._greedy(ids, spans, kv, rows)) is not None:
+            return head
         wte = weights.wte
         if not isinstance(wte, Tensor):  # the rows of this step, widened, are then the table
             ids, wte = torch.arange(len(ids), device=ids.device), wte.rows(ids)
-        x = ops.embed(ids, positions, wte, weights.wpe)
-        for number, layer in enumerate(weights.layers):
+        x = self._blocks(ops.embed(ids, positions, wte, weights.wpe), kv, spans)
+        if rows.numel() == 0:
+            return None
+        if self.few_rows is not None:
+            return head_of(self.few_rows.logits(x[rows]), allow, top, logits=logits)
+        return ops.head(x[rows], weights.ln_f, weights.vocabulary, allow, top, logits=logits)
+
+    def _greedy(self, ids: Tensor, spans: Sequence[Span], kv: Tensor, rows: Tensor) -> Head | None:
+        """All of a pass in one call, where there is such a call and the pass is for it."""
+        few_rows = self.few_rows
+        if few_rows is None or rows.numel() == 0 or any(span.length > few_rows.longest for span in spans):
+            return None
+        return few_rows.greedy(ids.tolist(), kv, spans, rows.tolist())
+
+    def _blocks(self, x: Tensor, kv: Tensor, spans: Sequence[Span]) -> Tensor:
+        """All layers over the residual [T, d], short spans apart from long ones."""
+        few_rows = self.few_rows
+        if few_rows is None:
+            return self.plain_blocks(x, kv, spans)
+        short = [span.length <= few_rows.longest for span in spans]
+        if all(short):
+            return few_rows.blocks(x, kv, spans)
+        if not any(short):
+            return self.plain_blocks(x, kv, spans)
+        apart = torch.tensor([few for few, span in zip(short, spans, strict=True) for _ in range(span.length)])
+        x, out = x[: len(apart)], torch.empty(len(apart), x.shape[1])
+        out[apart] = few_rows.blocks(x[apart], kv, list(compress(spans, short)))
+        out[~apart] = self.plain_blocks(x[~apart], kv, list(compress(spans, (not few for few in short))))
+        return out
+
+    def plain_blocks(self, x: Tensor, kv: Tensor, spans: Sequence[Span]) -> Tensor:
+        """All layers over the residual [T, d], operation by operation; `x` may be overwritten."""
+        ops = self.ops
+        for number, layer in enumerate(self.weights.layers):
             memory = kv[:, number]
             q = ops.ln_qkv_append(x, layer.ln_1, layer.qkv, memory, spans)
-            y = ops.attend(q, memory, spans, self._scale)
+            y = ops.attend(q, memory, spans, self.scale)
             x = ops.proj_residual(x, y, layer.attn_proj)
             x = ops.proj_residual(
                 x, ops.ln_fc_gelu(x, layer.ln_2, layer.fc, exact=self.shape.exact_gelu), layer.mlp_proj
             )
-        if rows.numel() == 0:
-            return None
-        return ops.head(x[rows], weights.ln_f, weights.vocabulary, allow, top, logits=logits)
+        return x

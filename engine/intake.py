@@ -56,14 +56,26 @@ class Intake:
         window: int,
         healing: HealingPolicy,
         entropy: Callable[[], int] = lambda: secrets.randbits(64),
+        layout: Layout = Layout.ANCHORED,
+        budget: Callable[[int, int], Budget] = Budget.of,
     ) -> None:
+        """`layout`: what `auto` is for a model that has tokens for the middle; `budget(window, max_tokens)`: how the
+        window is shared out.
+        """
         self.model_id = model_id
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
         self._window = window
         self._healing = healing
         self._entropy = entropy
+        self._budget = budget
+        self._layout = layout if tokenizer.control.has_fim else Layout.NONE
         self._ids = itertools.count(1)
+
+    @property
+    def fills(self) -> bool:
+        """Whether text after the cursor is looked at, unless a request says otherwise."""
+        return self._layout is not Layout.NONE
 
     def take(self, request: CompletionRequest, client: str = "") -> Admitted:
         """Lay a request of `client` out; raises RequestError for what this model cannot serve."""
@@ -112,9 +124,7 @@ class Intake:
         if not isinstance(request.prompt, str):
             raise RequestError("suffix: a prompt of token ids takes none", param="suffix", code="invalid_value")
         extension = request.starfill
-        layout = extension.layout
-        if layout == "auto":
-            layout = "anchored" if self._tokenizer.control.has_fim else "none"
+        chosen = self._layout if extension.layout == "auto" else Layout(extension.layout)
         document = Document(
             prefix=request.prompt,
             suffix=request.suffix or "",
@@ -122,15 +132,14 @@ class Intake:
             repository=extension.repository or "",
             context=[Snippet(s.path, s.text) for s in extension.context],
         )
-        chosen = Layout(layout)
         heal = chosen in self._healing.layouts and not extension.raw
-        budget = Budget.of(self._window, max_tokens)
+        budget = self._budget(self._window, max_tokens)
         return lay_out(self._tokenizer, document, chosen, budget, heal=heal, raw=extension.raw)
 
     def _plain(self, request: CompletionRequest, max_tokens: int) -> Prompt:
         if isinstance(request.prompt, str):
             encode = self._tokenizer.encode_raw if request.starfill.raw else self._tokenizer.encode
-            ids = encode(request.prompt) or [self._tokenizer.control.end_of_text]
+            ids = self._begun(encode(request.prompt)) or [self._tokenizer.control.end_of_text]
         else:
             ids = request.prompt
             if max(ids) >= self._vocab_size:
@@ -146,5 +155,11 @@ class Intake:
             )
         return Prompt(ids, b"", 0, Layout.NONE)
 
+    def _begun(self, ids: list[int]) -> list[int]:
+        """The ids of a whole text, after what such a model has seen at the head of every text, if anything."""
+        begin = self._tokenizer.control.begin
+        return ids if begin is None or ids[:1] == [begin] else [begin, *ids]
+
     def _is_end_of_text(self, token: int) -> bool:
-        return token == self._tokenizer.control.end_of_text
+        control = self._tokenizer.control
+        return token in (control.end_of_text, control.end_of_turn)

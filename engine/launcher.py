@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from engine import __version__, registry, starting
-from engine.client import Chunk, EngineClient
+from engine.client import Chunk, EngineClient, window_of
 from engine.errors import EngineAbsent, EngineHung, EngineLoading, EngineRefused, EngineSilent, EngineUnavailable
 from engine.liveness import Liveness, Patience
 from engine.starting import Command, EngineOptions, EngineProcess, engine_command, stop
@@ -51,6 +51,8 @@ class SharedEngine:
         self.client = EngineClient(f"unix:{self._socket}")
         self.notice: str | None = None
         """In words, which of our options are not in effect, because the engine ran already."""
+        self.window: int | None = None
+        """Tokens of its model's window, once it has said so."""
         self._liveness = Liveness(self.client.health, self._replace_hung, self._patience)
         self._starting: asyncio.Task[None] | None = None
         self._listeners: list[Progress] = []
@@ -100,6 +102,10 @@ class SharedEngine:
             self._lost()
             raise
 
+    async def model(self) -> dict[str, Any]:
+        """What the engine says of its model."""
+        return await self.client.model()
+
     def not_shown(self, answer: str, reason: str) -> None:
         """Let `starfill top` say why nothing was shown of the answer with that id. Returns at once."""
         task = asyncio.create_task(self.client.not_shown(answer, reason))
@@ -121,7 +127,6 @@ class SharedEngine:
     async def _start(self) -> None:
         try:
             await self._find_or_spawn()
-            self._tell("loading")
             await self._loaded()
             self._serving = self._record() or _NOBODY
             self._ready_at = time.monotonic()
@@ -232,11 +237,14 @@ class SharedEngine:
                 errors = starting.log_files(self._socket.stem)[1]
                 raise EngineUnavailable(f"the engine stopped: {starting.last_words(errors)}") from None
             if health.get("status") == "ready":
+                self.window = window_of(health)
                 return
             if health.get("status") == "failed":
                 raise EngineUnavailable(str(health.get("error")))
             if time.monotonic() > until:
                 raise self._too_long()
+            if self._stage != "loading":  # said only where it is so: who has to wait for that is told, or sent away
+                self._tell("loading")
             await polls.pause()
 
     async def _join(self) -> None:
@@ -329,6 +337,8 @@ async def describe(record: registry.EngineRecord) -> dict[str, Any]:
         "slots": health.get("slots"),
         "uptime": health.get("uptime"),
         "why": health.get("why"),
+        "backend": health.get("backend"),
+        "note": health.get("note") or "",
         "asked": health.get("asked") or {},
         "error": health.get("error"),
     }

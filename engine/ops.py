@@ -58,6 +58,11 @@ class Head(NamedTuple):
 class Ops(Protocol):
     """The contract between the model and a device."""
 
+    @property
+    def free_rows(self) -> int:
+        """New tokens that a pass computes in about the time of one, because reading the weights is what costs."""
+        ...
+
     def embed(self, ids: Tensor, positions: Tensor, wte: Tensor, wpe: Tensor) -> Tensor:
         """-> residual [T, d] float32 = wte[ids] + wpe[positions]."""
         ...
@@ -99,8 +104,36 @@ class Ops(Protocol):
         ...
 
 
+class FewRows(Protocol):
+    """All layers at once, for the few rows of which decoding is made; see `few_rows.py`."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a span up to which this is the quicker way."""
+        ...
+
+    @property
+    def free_rows(self) -> int:
+        """See `Ops.free_rows`; whatever the weights are stored in."""
+        ...
+
+    def blocks(self, x: Tensor, kv: Tensor, spans: Sequence[Span]) -> Tensor:
+        """Residual [T, d] float32 of the spans' tokens, and maybe more rows -> theirs after all layers; extends `kv`."""
+        ...
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Residual [S, d] after all layers -> [S, V] float32."""
+        ...
+
+    def greedy(self, ids: Sequence[int], kv: Tensor, spans: Sequence[Span], rows: Sequence[int]) -> Head | None:
+        """The whole pass where only the likeliest token of each row is asked for; None if it has too many rows."""
+        ...
+
+
 class TorchOps:
     """The reference, on any torch device. Query heads are rows of the attention product: keys are never expanded."""
+
+    free_rows: int = 1
 
     def embed(self, ids: Tensor, positions: Tensor, wte: Tensor, wpe: Tensor) -> Tensor:
         """See `Ops.embed`."""
@@ -161,17 +194,22 @@ class TorchOps:
             all_logits = F.linear(_layer_norm(x, norm, vocabulary.dtype), vocabulary).float()
         else:
             all_logits = vocabulary(_layer_norm(x, norm, vocabulary.bias.dtype)).float()
-        permitted = all_logits if allow is None else all_logits.masked_fill(~allow, float("-inf"))
-        ids = permitted.argmax(dim=-1)
-        normaliser = torch.logsumexp(all_logits, dim=-1, keepdim=True)
-        best = torch.topk(all_logits, top, dim=-1)
-        return Head(
-            ids=ids,
-            logprobs=(all_logits.gather(1, ids[:, None]) - normaliser)[:, 0],
-            top_ids=best.indices,
-            top_logprobs=best.values - normaliser,
-            logits=all_logits if logits else all_logits[:, :0],
-        )
+        return head_of(all_logits, allow, top, logits=logits)
+
+
+def head_of(all_logits: Tensor, allow: Tensor | None, top: int, *, logits: bool = False) -> Head:
+    """What `Ops.head` makes of logits [S, V], float32."""
+    permitted = all_logits if allow is None else all_logits.masked_fill(~allow, float("-inf"))
+    ids = permitted.argmax(dim=-1)
+    normaliser = torch.logsumexp(all_logits, dim=-1, keepdim=True)
+    best = torch.topk(all_logits, top, dim=-1)
+    return Head(
+        ids=ids,
+        logprobs=(all_logits.gather(1, ids[:, None]) - normaliser)[:, 0],
+        top_ids=best.indices,
+        top_logprobs=best.values - normaliser,
+        logits=all_logits if logits else all_logits[:, :0],
+    )
 
 
 def _layer_norm(x: Tensor, norm: Norm, dtype: torch.dtype) -> Tensor:

@@ -6,6 +6,7 @@ layers are stored in a portable form instead: the same numbers, slower, with a w
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import logging
 from collections.abc import Callable
@@ -148,6 +149,45 @@ def _pack_int4(values: Tensor, scales: Tensor, offsets: Tensor, bias: Tensor) ->
     weight = torch.ops.aten._convert_weight_to_int4pack_for_cpu(F.pad(values, fill).int(), 1)
     pairs = torch.stack((F.pad(scales, fill), F.pad(offsets, fill)), dim=2).transpose(0, 1).contiguous()
     return weight, bias, pairs
+
+
+def address(weight: Tensor) -> int:
+    """Where the numbers of a blocked weight begin."""
+    return int(torch.ops.mkldnn.data_ptr(weight))
+
+
+def size(weight: Tensor) -> int:
+    """Bytes of a blocked weight, with what fills it up."""
+    return int(torch.ops.mkldnn._nbytes(weight))
+
+
+@functools.cache
+def lanes(dtype: torch.dtype) -> int | None:
+    """Outputs that stand side by side in a blocked weight, if its order is the one that `cpu_kernels.product` reads.
+
+    Found out by blocking numbers that all differ.
+    """
+    outputs, inputs = 160, 64
+    try:
+        numbers = torch.arange(outputs * inputs)
+        plain = numbers.float() if dtype == torch.float32 else numbers.to(torch.int16).view(dtype)
+        plain = plain.view(outputs, inputs)
+        blocked = torch.ops.mkldnn._reorder_linear_weight(plain, None)
+        memory = (ctypes.c_char * size(blocked)).from_address(address(blocked))
+        found = torch.frombuffer(memory, dtype=dtype).clone()
+    except (RuntimeError, AttributeError, TypeError):
+        return None
+    together = 4 // dtype.itemsize
+    for count in (64, 48, 32, 16):
+        blocks = -(-outputs // count)
+        depth, rest = divmod(len(found), blocks * count)
+        if rest or depth < inputs or depth % together:
+            continue
+        filled = F.pad(plain, (0, depth - inputs, 0, blocks * count - outputs))
+        ordered = filled.view(blocks, count, depth // together, together).transpose(1, 2).reshape(-1)
+        if torch.equal(ordered.view(torch.uint8), found.view(torch.uint8)):
+            return count
+    return None
 
 
 def vocabulary(table: Tensor | Int8Rows) -> Linear:

@@ -40,6 +40,11 @@ def models_dir() -> Path:
     return (base or Path(platformdirs.user_data_dir("starfill", appauthor=False))) / "models"
 
 
+def attribution_index() -> Path:
+    """Fingerprints of the code that completions are compared with."""
+    return models_dir().parent / "attribution" / "index"
+
+
 def log_dir() -> Path:
     """Logs; none holds user text."""
     base = home()

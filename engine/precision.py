@@ -49,6 +49,11 @@ class Precision:
             return TorchOps()
         return CpuOps(least_rows=_LEAST_ROWS if self.name in DENSE else 1)
 
+    @property
+    def keeps_no_weight(self) -> bool:
+        """Whether `linear` makes another form of every weight: it may then be given pages of a file."""
+        return self.device.type != "cpu" or self.name in QUANTISED or packed.works(self.dtype)
+
     def linear(self, name: str, weight: Tensor, bias: Tensor) -> Linear:
         """A dense layer's weight [out, in] and bias [out], as read, in the form that it is computed in.
 
@@ -87,15 +92,13 @@ def choose(name: str, device: torch.device, shape: ModelShape, free_memory: int 
     Raises DeviceError, before anything is loaded, for a precision that the device does not have or that does not fit,
     and names what would.
     """
-    offered = _offered(device)
+    there = offered(device)
     if name != "auto" and name not in NAMES:
-        raise DeviceError(f"--dtype {name}: no such precision; choose auto or one of {', '.join(offered)}")
-    if name != "auto" and name not in offered:
-        raise DeviceError(
-            f"--dtype {name}: {device.type} computes in {', '.join(offered)}; choose one of them, or auto"
-        )
+        raise DeviceError(f"--dtype {name}: no such precision; choose auto or one of {', '.join(there)}")
+    if name != "auto" and name not in there:
+        raise DeviceError(f"--dtype {name}: {device.type} computes in {', '.join(there)}; choose one of them, or auto")
     preferred = _preferred(device, shape) if name == "auto" else (name,)
-    fitting = [one for one in offered if free_memory is None or memory_needed(shape, one, device) <= free_memory]
+    fitting = [one for one in there if free_memory is None or memory_needed(shape, one, device) <= free_memory]
     chosen = next((one for one in preferred if one in fitting), None)
     if chosen is None:
         raise DeviceError(_does_not_fit(name, device, shape, preferred[0], fitting, free_memory or 0))
@@ -122,7 +125,8 @@ def memory_needed(shape: ModelShape, name: str, device: torch.device) -> int:
     return weight_bytes(shape, name, device) + 4 * largest + _RESERVE
 
 
-def _offered(device: torch.device) -> tuple[str, ...]:
+def offered(device: torch.device) -> tuple[str, ...]:
+    """The precisions that a device computes in, the most exact first."""
     return NAMES if device.type == "cpu" else tuple(DENSE)
 
 
@@ -165,9 +169,21 @@ def _does_not_fit(
     if fitting:
         best = fitting[0]
         return f"{problem}, {free}; --dtype {best} needs {human_size(memory_needed(shape, best, device))}"
-    least = min(_offered(device), key=lambda one: memory_needed(shape, one, device))
+    least = min(offered(device), key=lambda one: memory_needed(shape, one, device))
     more = " or use --device cpu" if device.type == "cuda" else ""
     return (
         f"{problem}, {free}; even {least} needs {human_size(memory_needed(shape, least, device))}: "
-        f"end other programs, choose a smaller model{more}"
+        f"end other programs, choose a smaller model ({_largest_that_fits(device, free_memory)}){more}"
     )
+
+
+def _largest_that_fits(device: torch.device, free_memory: int) -> str:
+    """The remedy by name: the largest model of the family for which there is room, and in what."""
+    from engine.models.known import KNOWN
+
+    for known in sorted(KNOWN.values(), key=lambda each: each.sizes.parameters, reverse=True):
+        shape = known.sizes.shape()
+        for name in (*_preferred(device, shape), *offered(device)):
+            if memory_needed(shape, name, device) <= free_memory:
+                return f"{known.id} fits in {name}"
+    return "the built-in starter needs least: leave --model out"

@@ -5,24 +5,84 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from engine.errors import DeviceError, DeviceMemoryExhausted
-from engine.gpt_bigcode import GPTBigCode, ModelShape
 from engine.ops import Head
 from engine.sampler import Draw, sample
 from engine.sizes import human_size
-from engine.step import Sample, Step
+from engine.step import Sample, Span, Step
 
 MAX_SLOTS = 32
+
+
+class Sizes(Protocol):
+    """What a runner needs to know of a model's shape."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids that the model gives logits for."""
+        ...
+
+    def kv_bytes(self, window: int, dtype: torch.dtype) -> int:
+        """Bytes of one KV slot of `window` positions."""
+        ...
+
+
+class Operations(Protocol):
+    """What a runner needs to know of a model's operations."""
+
+    @property
+    def free_rows(self) -> int:
+        """See `ops.Ops`."""
+        ...
+
+
+class Model(Protocol):
+    """A model on a device, of whichever backend; see `GPTBigCode` for what each part does."""
+
+    @property
+    def shape(self) -> Sizes:
+        """Its sizes."""
+        ...
+
+    @property
+    def ops(self) -> Operations:
+        """What it is computed with."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        ...
+
+    def new_kv(self, slots: int, window: int) -> Tensor:
+        """KV memory [slots, layers, 2, kv_heads, window, head_dim], zeroed."""
+        ...
+
+    def forward(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        spans: Sequence[Span],
+        kv: Tensor,
+        rows: Tensor,
+        allow: Tensor | None = None,
+        top: int = 0,
+        *,
+        logits: bool = False,
+    ) -> Head | None:
+        """Run T new tokens; predict from `rows`, if any."""
+        ...
 
 
 class TorchRunner:
     """Runs steps of one model on one device, with `slots` regions of KV memory of `window` positions."""
 
-    def __init__(self, model: GPTBigCode, slots: int, window: int) -> None:
+    def __init__(self, model: Model, slots: int, window: int) -> None:
         self._model = model
         self._kv = model.new_kv(slots, window)
 
@@ -35,6 +95,11 @@ class TorchRunner:
     def window(self) -> int:
         """Positions in one slot."""
         return self._kv.shape[4]
+
+    @property
+    def free_rows(self) -> int:
+        """See `step.Runner`."""
+        return self._model.ops.free_rows
 
     @torch.inference_mode()
     def run(self, step: Step) -> list[Sample]:
@@ -63,27 +128,35 @@ class TorchRunner:
             self._kv[copy.target, :, :, :, : copy.length] = self._kv[copy.source, :, :, :, : copy.length]
         positions = [at for span in step.spans for at in range(span.start, span.start + span.length)]
         ends = list(accumulate(span.length for span in step.spans))
-        wanted = [n for n, sampled in enumerate(step.sampled) if sampled]
-        mask = self._mask([step.allowed[n] for n in wanted])
+        wanted = [
+            (n, behind)
+            for n, sampled in enumerate(step.sampled)
+            if sampled
+            for behind in range(step.guesses[n], -1, -1)
+        ]
+        mask = self._mask([step.allowed[n] for n, _ in wanted])
         head = self._model.forward(
             torch.tensor(step.ids, device=device),
             torch.tensor(positions, device=device),
             step.spans,
             self._kv,
-            torch.tensor([ends[n] - 1 for n in wanted], dtype=torch.int64, device=device),
+            torch.tensor([ends[n] - 1 - behind for n, behind in wanted], dtype=torch.int64, device=device),
             mask,
             step.top,
-            logits=any(step.sampling[n] is not None for n in wanted),
+            logits=any(step.sampling[n] is not None for n, _ in wanted),
         )
         if head is None:
             return []
         return self._draw(step, wanted, head, mask) if head.logits.numel() else _answers(head)
 
-    def _draw(self, step: Step, wanted: list[int], head: Head, mask: Tensor | None) -> list[Sample]:
-        """Samples of a pass in which some rows are not greedy; a row may be drawn from several times."""
+    def _draw(self, step: Step, wanted: list[tuple[int, int]], head: Head, mask: Tensor | None) -> list[Sample]:
+        """Samples of a pass in which some rows are not greedy; a row may be drawn from several times.
+
+        wanted: for each row its span, and how many rows of the span come after it.
+        """
         rows: list[int] = []
         draws: list[Draw | None] = []
-        for row, number in enumerate(wanted):
+        for row, (number, behind) in enumerate(wanted):
             span, sampling = step.spans[number], step.sampling[number]
             for more in range(step.draws[number]):
                 rows.append(row)
@@ -91,7 +164,7 @@ class TorchRunner:
                     draws.append(None)
                     continue
                 candidate = replace(sampling, candidate=sampling.candidate + more)
-                draws.append(Draw(candidate, span.start + span.length, step.seen[number]))
+                draws.append(Draw(candidate, span.start + span.length - behind, step.seen[number]))
         at = torch.tensor(rows, device=head.ids.device)
         ids, logprobs = head.ids[at], head.logprobs[at]
         here = torch.tensor([n for n, draw in enumerate(draws) if draw is not None], device=head.ids.device)
@@ -126,7 +199,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return any(sign in str(error) for sign in ("DefaultCPUAllocator: can't allocate", "out of memory"))
 
 
-def slots_that_fit(shape: ModelShape, dtype: torch.dtype, window: int, memory: int) -> int:
+def slots_that_fit(shape: Sizes, dtype: torch.dtype, window: int, memory: int) -> int:
     """How many KV slots `memory` bytes hold; raises DeviceError when not even one fits."""
     one = shape.kv_bytes(window, dtype)
     if one > memory:

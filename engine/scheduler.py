@@ -7,7 +7,7 @@ a KV slot gets on in every pass. Who gets a slot is `waiting.py`'s to say, who g
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -15,6 +15,7 @@ from engine.errors import Overloaded
 from engine.generation import Delta, Generation
 from engine.kv_slots import KvSlots
 from engine.shares import Wish, share_out
+from engine.speculation import Guesswork
 from engine.step import Copy, Sample, Span, Step
 from engine.waiting import WaitingRoom
 
@@ -60,8 +61,10 @@ class Scheduler:
         max_running: int | None = None,
         max_waiting: int = MAX_WAITING,
         max_waiting_per_document: int = MAX_WAITING_PER_DOCUMENT,
+        free_rows: int = 1,
     ) -> None:
         self.slots = slots
+        self.guesswork = Guesswork(free_rows, slots.window)
         self._max_running = min(max_running or len(slots), len(slots))
         self._waiting = WaitingRoom(max_waiting, max_waiting_per_document)
         self._running: list[Generation] = []
@@ -125,14 +128,17 @@ class Scheduler:
         piece = min(self._piece, self._most)
         budget = max(min(piece, _MIN_PIECE) - 1, piece - len(self._planned))
         parts = share_out([self._wish(each) for each in self._planned], budget)
+        parts = [self._up_to_the_pin(each, part) for each, part in zip(self._planned, parts, strict=True)]
+        guesses = self.guesswork.guess(self._planned, parts)
         spans: list[Span] = []
         ids: list[int] = []
         sampled: list[bool] = []
-        for generation, part in zip(self._planned, parts, strict=True):
+        for generation, part, guessed in zip(self._planned, parts, guesses, strict=True):
             start = generation.computed
-            end = start + self._up_to_the_pin(generation, part)
-            spans.append(Span(_slot(generation), start, end - start))
-            ids.extend(generation.ids_from(start, end))
+            end = start + part
+            spans.append(Span(_slot(generation), start, part + len(guessed)))
+            ids += generation.ids_from(start, end)
+            ids += guessed
             sampled.append(end == generation.length and not generation.primes_only)
         wanting = [each if wants else None for each, wants in zip(self._planned, sampled, strict=True)]
         return Step(
@@ -143,6 +149,7 @@ class Scheduler:
             sampling=tuple(each.sampling if each else None for each in wanting),
             seen=tuple(each.seen if each else () for each in wanting),
             draws=tuple(each.draws if each else 0 for each in wanting),
+            guesses=tuple(map(len, guesses)),
             copies=tuple(copies),
             top=max((each.top for each in wanting if each), default=0),
         )
@@ -151,13 +158,15 @@ class Scheduler:
         """Record what a planned step did -> what each generation got. Call before anything else changes."""
         remaining, row, progress = iter(samples), 0, []
         self._suspects.difference_update(self._planned)
-        for generation, span, draws in zip(self._planned, step.spans, step.draws, strict=True):
-            self.slots.extend(span.slot, step.ids[row : row + span.length])
-            row += span.length
-            generation.computed += span.length
-            self.prompt_tokens_computed += max(0, min(span.length, len(generation.prompt) - span.start))
-            drawn = [next(remaining) for _ in range(draws)]
-            if drawn:
+        for generation, span, draws, guesses in zip(self._planned, step.spans, step.draws, step.guesses, strict=True):
+            ids, row = step.ids[row : row + span.length], row + span.length
+            known = span.length - guesses
+            self._computed(generation, ids[:known])
+            self.prompt_tokens_computed += max(0, min(known, len(generation.prompt) - span.start))
+            drawn = [next(remaining) for _ in range(draws + guesses)]
+            if guesses:
+                progress.append(self._verify(generation, ids[known:], drawn))
+            elif drawn:
                 progress.append(self._accept(generation, drawn[0]))
                 progress += map(self._follow, generation.followers, drawn[1:])
             elif generation.primes_only and generation.computed == generation.length:
@@ -201,7 +210,7 @@ class Scheduler:
 
     def observe(self, step: Step, seconds: float) -> None:
         """Learn from what a pass took how many tokens the next may have."""
-        if max(span.length for span in step.spans) >= _MIN_PIECE and seconds > 0:
+        if not any(step.guesses) and max(span.length for span in step.spans) >= _MIN_PIECE and seconds > 0:
             fitting = int(len(step.ids) * PIECE_SECONDS / seconds)
             self._piece = max(_MIN_PIECE, min(fitting, 2 * self._piece, _MAX_PIECE))
 
@@ -259,6 +268,20 @@ class Scheduler:
             generation.length - generation.computed,
         )
 
+    def _computed(self, generation: Generation, ids: Sequence[int]) -> None:
+        self.slots.extend(_slot(generation), ids)
+        generation.computed += len(ids)
+
+    def _verify(self, generation: Generation, guesses: Sequence[int], samples: Sequence[Sample]) -> Progress:
+        """Take the samples up to the first that differs from its guess; those after it were computed from a wrong token."""
+        progress, right = self._accept(generation, samples[0]), 0
+        while right < len(guesses) and progress.delta.finish is None and samples[right].id == guesses[right]:
+            right += 1
+            progress = Progress(generation, _joined(progress.delta, self._accept(generation, samples[right]).delta))
+        self._computed(generation, guesses[:right])
+        self.guesswork.verified(len(guesses), right)
+        return progress
+
     def _accept(self, generation: Generation, sample: Sample) -> Progress:
         delta = generation.accept(sample)
         if delta.finish is None and generation.length > self.slots.window:
@@ -290,6 +313,7 @@ class Scheduler:
 
     def _remove(self, generation: Generation) -> None:
         """Take a generation out of whatever it is in; its slot stays warm."""
+        self.guesswork.end(generation)
         if generation.slot is None:
             self._waiting.remove(generation)
             return

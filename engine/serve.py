@@ -25,6 +25,7 @@ from engine.containment import Containment
 from engine.endpoint import Bound, Endpoint
 from engine.errors import StarfillError
 from engine.guard import MAX_HEAD, BodyBudget, GuardedProtocol, TcpGuard, drop_overdue
+from engine.instruct import Following
 from engine.intake import Intake
 from engine.kv_slots import KvSlots
 from engine.logs import LOG_BYTES, log_loop_error
@@ -50,7 +51,7 @@ _LAST_WORDS_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model ready to run. `why` says, for people, why this device and dtype were chosen."""
+    """A model ready to run. `why` says, for people, why this device and dtype were chosen, `note` what to know of it."""
 
     intake: Intake
     runner: Runner
@@ -58,6 +59,9 @@ class Loaded:
     device: str
     max_batch: int | None = None
     why: str = ""
+    backend: str = "native"
+    note: str = ""
+    following: Following = field(default_factory=Following)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +178,14 @@ class _Engine:
     def _load(self, load: Callable[[], Loaded]) -> None:
         try:
             loaded = load()
-            scheduler = Scheduler(KvSlots(loaded.runner.slots, loaded.runner.window), max_running=loaded.max_batch)
+            runner = loaded.runner
+            scheduler = Scheduler(
+                KvSlots(runner.slots, runner.window), max_running=loaded.max_batch, free_rows=runner.free_rows
+            )
             died = partial(self._fail, "the engine broke; it is started again with the next request")
             worker = Worker(
                 scheduler,
-                loaded.runner,
+                runner,
                 time.perf_counter,
                 on_death=died,
                 check_each_step=self._manner.check_each_step,
@@ -195,8 +202,15 @@ class _Engine:
         self._compilation.listen()
         worker.start()
         self._metrics.watch(worker, loaded.device)
-        self._state.facts |= {"dtype": loaded.dtype, "device": loaded.device, "why": loaded.why}
+        self._state.facts |= {
+            "dtype": loaded.dtype,
+            "device": loaded.device,
+            "why": loaded.why,
+            "backend": loaded.backend,
+            "note": loaded.note,
+        }
         self._state.intake = loaded.intake
+        self._state.following = loaded.following
         self._publish(loaded.dtype, loaded.device)
         self._state.last_request = time.monotonic()
         self._state.worker = worker

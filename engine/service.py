@@ -23,6 +23,7 @@ from engine.completions import Completions, as_refusal
 from engine.errors import EngineFault, RequestError
 from engine.flags import as_words, not_in_effect, parse_flags
 from engine.guard import read_body
+from engine.instruct import Following
 from engine.intake import Admitted, Intake
 from engine.metrics import Metrics
 from engine.worker import Worker
@@ -47,6 +48,7 @@ class EngineState:
     asked: dict[str, int] = field(default_factory=dict)
     """Other flags that somebody asked for, as words, and how often; the first to start an engine wins."""
     intake: Intake | None = None
+    following: Following = field(default_factory=Following)
     worker: Worker | None = None
     failure: str | None = None
     draining: bool = False
@@ -179,7 +181,10 @@ class Service:
         return Response(status_code=204 if known else 404)
 
     async def _models(self, _: Request) -> Response:
-        model = {"id": self._state.model_id, "object": "model", "created": 0, "owned_by": "starfill"}
+        state = self._state
+        model: dict[str, Any] = {"id": state.model_id, "object": "model", "created": 0, "owned_by": "starfill"}
+        if state.worker is not None:
+            model["starfill"] = {"instruct": state.following.form, "terms": state.following.terms}
         return JSONResponse({"object": "list", "data": [model]})
 
     def _metrics_page(self, _: Request) -> Response:  # not async: on a thread, because it may ask the GPU's driver

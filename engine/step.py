@@ -48,6 +48,7 @@ class Step:
     sampling: how it is drawn; None is the arg-max.
     seen: ids that the repetition penalty of `sampling` applies to; empty where it penalises nothing.
     draws: how many tokens are wanted after the same row, for `sampling.candidate` and those after it.
+    guesses: how many of a span's last tokens are guesses; a token is wanted after the row before them and after each.
     top: how many alternatives to report for every token.
     """
 
@@ -58,6 +59,7 @@ class Step:
     sampling: tuple[Sampling | None, ...]
     seen: tuple[Sequence[int], ...]
     draws: tuple[int, ...]
+    guesses: tuple[int, ...]
     copies: tuple[Copy, ...] = ()
     top: int = 0
 
@@ -72,18 +74,21 @@ class Step:
         sampling: Sampling | None = None,
         seen: Sequence[int] = (),
         draws: int = 1,
+        guesses: int = 0,
         copies: Sequence[Copy] = (),
         top: int = 0,
     ) -> Step:
         """A pass over one span."""
         return cls(
-            (span,), tuple(ids), (sampled,), (allowed,), (sampling,), (tuple(seen),), (draws,), tuple(copies), top
-        )
+            (span,), tuple(ids), (sampled,), (allowed,), (sampling,), (tuple(seen),), (draws,), (guesses,), tuple(copies),
+            top,
+        )  # fmt: skip
 
     @property
     def samples(self) -> int:
         """How many tokens the pass answers with."""
-        return sum(draws for draws, sampled in zip(self.draws, self.sampled, strict=True) if sampled)
+        each = zip(self.sampled, self.draws, self.guesses, strict=True)
+        return sum(draws + guesses for sampled, draws, guesses in each if sampled)
 
 
 class Runner(Protocol):
@@ -97,6 +102,11 @@ class Runner(Protocol):
     @property
     def window(self) -> int:
         """Positions in one slot."""
+        ...
+
+    @property
+    def free_rows(self) -> int:
+        """Tokens that one pass computes in about the time of one: guesses go along in passes that have fewer."""
         ...
 
     def run(self, step: Step) -> list[Sample]:

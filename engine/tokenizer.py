@@ -1,6 +1,6 @@
 """Text to token ids and back, both ways incremental; user text never becomes a control token.
 
-Every model of the family has a byte-level BPE vocabulary (GPT-2's alphabet), so a token is a run of bytes.
+Every vocabulary is BPE down to bytes, so a token is a run of bytes.
 """
 
 from __future__ import annotations
@@ -10,47 +10,64 @@ import re
 import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol, Self
 
 from cachetools import LRUCache
 from tokenizers import Tokenizer as Bpe
 
+from engine.checkpoint.control import ControlTokens
 from engine.checkpoint.json_file import one_line
-from engine.checkpoint.vocabulary import END_OF_TEXT, VocabularyFile, byte_alphabet, find_control, read_vocabulary
+from engine.checkpoint.vocabulary import read_vocabulary
 from engine.errors import CheckpointError
 
 _MAX_PIECE = 1_024  # characters; longer ones are not worth remembering
 
-# A line that follows a non-blank character starts a new pre-token at its line end under GPT-2's pattern: no letter, digit or
-# punctuation run crosses a line end, and a blank run starts where the non-blank one ended. So the pieces between such
-# places tokenise independently of each other, and only those that an edit touched have to be tokenised again.
-_PIECE = re.compile(r"(?<=\S)(?=[\r\n])")
+_LAST_WORD = re.compile(r"[^\S\n]*[^\s]+\Z|[^\S\n]+\Z|\n+\Z")
+"""What stands for the last pre-token where a vocabulary has no pre-tokens: the last word with the blanks before it."""
 
 
-@dataclass(frozen=True, slots=True)
-class ControlTokens:
-    """Ids of the control tokens that we lay out prompts with; None where the model has none."""
-
-    end_of_text: int
-    fim_prefix: int | None
-    fim_middle: int | None
-    fim_suffix: int | None
-    filename: int | None
-    reponame: int | None
+class Vocabulary(Protocol):
+    """What a tokenizer is made from: a checked file, whichever family of models it is of."""
 
     @property
-    def has_fim(self) -> bool:
-        """Whether the model was made for fill-in-the-middle."""
-        return None not in (self.fim_prefix, self.fim_middle, self.fim_suffix)
+    def control(self) -> Mapping[str, int]:
+        """Texts and ids of the control tokens."""
+        ...
+
+    @property
+    def seams(self) -> re.Pattern[str] | None:
+        """Where a text may be cut into pieces that tokenise independently of each other; None if nowhere."""
+        ...
+
+    def without_control(self) -> Self:
+        """The same for user text, in which nothing is a control token."""
+        ...
+
+    def for_library(self) -> str:
+        """What the `tokenizers` library reads."""
+        ...
+
+    def control_tokens(self) -> ControlTokens:
+        """The control tokens that mean something to us."""
+        ...
+
+    def normalised(self, text: str) -> str:
+        """What is tokenised in place of `text`."""
+        ...
+
+    def token_bytes(self) -> list[bytes]:
+        """What each id stands for; nothing for control tokens and for ids between."""
+        ...
 
 
 class Tokenizer:
     """One model's vocabulary. Safe to use from several threads."""
 
-    def __init__(self, path: Path) -> None:
-        file = read_vocabulary(path.parent, path.name)
+    def __init__(self, path: Path, vocabulary: Vocabulary | None = None) -> None:
+        """`vocabulary`: what was read of `path`, where it is not of StarCoder's and SantaCoder's form."""
+        file = vocabulary or read_vocabulary(path.parent, path.name)
         try:
             # Without control tokens, the encoder cannot make one of any text.
             self._bpe = Bpe.from_str(file.without_control().for_library())
@@ -59,9 +76,10 @@ class Tokenizer:
             raise CheckpointError(f"{path}: not a usable tokenizer ({one_line(error)})") from error
         self._control_ids = frozenset(file.control.values())
         self._control_texts = {token: text for text, token in file.control.items()}
-        self.control = _control_tokens(file.control)
-        self._bytes = _token_bytes(file)
-        self._piecewise = file.regex
+        self.control = file.control_tokens()
+        self._bytes = file.token_bytes()
+        self._seams = file.seams
+        self._normalised = file.normalised
         self._pieces: LRUCache[str, tuple[int, ...]] = LRUCache(16_384)
         self._lock = threading.Lock()
 
@@ -74,12 +92,12 @@ class Tokenizer:
         """Ids of user text, without control tokens. Pieces seen before cost a look-up."""
         if not text:
             return []
-        text = _encodable(text)
-        if not self._piecewise:
+        text = self._normalised(_encodable(text))
+        if self._seams is None:
             return self._clean(self._bpe.encode(text, add_special_tokens=False).ids)
         ids: list[int] = []
         with self._lock:
-            for piece in _PIECE.split(text):
+            for piece in self._seams.split(text):
                 known = self._pieces.get(piece)
                 if known is None:
                     known = tuple(self._clean(self._bpe.encode(piece, add_special_tokens=False).ids))
@@ -90,12 +108,15 @@ class Tokenizer:
 
     def encode_raw(self, text: str) -> list[int]:
         """Ids of text whose control tokens act as such: only for a caller who asked for it."""
-        ids: list[int] = self._raw_bpe.encode(_encodable(text), add_special_tokens=False).ids
+        ids: list[int] = self._raw_bpe.encode(self._normalised(_encodable(text)), add_special_tokens=False).ids
         return ids
 
     def last_pre_token(self, text: str) -> str:
         """The piece of `text` that BPE sees last: what a longer text might have tokenised otherwise."""
-        last_piece = _PIECE.split(text[-512:])[-1]
+        if self._bpe.pre_tokenizer is None:
+            word = _LAST_WORD.search(text[-512:])
+            return word[0] if word else ""
+        last_piece = self._seams.split(text[-512:])[-1] if self._seams is not None else text[-512:]
         pieces = self._bpe.pre_tokenizer.pre_tokenize_str(_encodable(last_piece)) if last_piece else []
         if not pieces:
             return ""
@@ -185,26 +206,3 @@ class Detokenizer:
 def _encodable(text: str) -> str:
     """The text with a question mark in place of each half surrogate pair, which has no UTF-8."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
-
-
-def _control_tokens(control: Mapping[str, int]) -> ControlTokens:
-    fim = find_control(control)
-    return ControlTokens(
-        end_of_text=control[END_OF_TEXT],
-        fim_prefix=fim["prefix"],
-        fim_middle=fim["middle"],
-        fim_suffix=fim["suffix"],
-        filename=control.get("<filename>"),
-        reponame=control.get("<reponame>"),
-    )
-
-
-def _token_bytes(file: VocabularyFile) -> list[bytes]:
-    """What each id stands for; nothing for control tokens and for ids between."""
-    alphabet = byte_alphabet()
-    control = set(file.control.values())
-    table = [b""] * file.size
-    for text, token in file.vocab.items():
-        if token not in control:
-            table[token] = bytes(alphabet[c] for c in text) if all(c in alphabet for c in text) else text.encode()
-    return table

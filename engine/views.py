@@ -13,13 +13,14 @@ _COLOURS = {"ready": "green", "served": "green", "decode": "cyan", "prefill": "c
 
 def status_table(engines: list[dict[str, Any]]) -> Table:
     """One line for each engine of `starfill status`."""
-    table = Table("pid", "model", "state", "dtype", "device", "slots held/cached/all", "up", "version")
+    table = Table("pid", "model", "state", "backend", "dtype", "device", "slots held/cached/all", "up", "version")
     for engine in engines:
         why = f" ({engine['why']})" if engine.get("why") else ""
         table.add_row(
             str(engine["pid"]),
             engine["model"],
             _state(str(engine["state"])),
+            engine.get("backend") or "?",
             f"{engine['dtype'] or '?'}{why}",
             engine["device"] or "?",
             _slots(engine["slots"]),

@@ -26,6 +26,7 @@ class Counters:
 
     forward_calls: int = 0
     tokens_generated: int = 0
+    tokens_regrown: int = 0
     aborted: int = 0
     failed: int = 0
     refused: int = 0
@@ -221,6 +222,7 @@ class Worker:
         for each in progress:
             generation, delta = each.generation, each.delta
             self.counters.tokens_generated += len(delta.tokens)
+            self.counters.tokens_regrown += not delta.tokens and delta.finish is None
             reader = self._readers[generation.request]
             if delta.finish is not None:
                 reader.candidates -= 1

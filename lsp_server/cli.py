@@ -14,11 +14,14 @@ import typer
 from engine import __version__
 from engine.cli import app as engine_app
 from engine.cli import reported
+from lsp_server.attribution.command import app as attribution_app
 
 T = TypeVar("T")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.registered_commands += engine_app.registered_commands
+app.registered_groups += engine_app.registered_groups
+app.add_typer(attribution_app, name="attribution")
 
 Engine = Annotated[str | None, typer.Option(help="auto, unix:PATH or http(s)://HOST:PORT.")]
 Model = Annotated[str | None, typer.Option(help="A model directory or downloaded id; the starter if left out.")]
@@ -65,6 +68,10 @@ def complete(
             typer.echo(json.dumps(result))
         elif result["text"]:
             typer.echo(result["text"])
+            if origins := result["items"][0].get("attribution"):
+                from lsp_server.attribution.origin import Origin, sentence
+
+                typer.echo(f"starfill: {sentence([Origin(**found) for found in origins])}", err=True)
         else:
             from lsp_server.reasons import Reason
 
@@ -116,6 +123,10 @@ def evaluate(
     suite: Annotated[str | None, typer.Option(help="The paths are this published suite's files.")] = None,
     run_code: Annotated[bool, typer.Option("--run-code", help="Allow to run what the model wrote.")] = False,
     samples: Annotated[int, typer.Option(min=1, help="Answers to each problem of a suite with tests.")] = 1,
+    prompted: Annotated[
+        bool,
+        typer.Option("--prompted", help="Show each such problem as one of a file of solutions, as StarCoder's card."),
+    ] = False,
 ) -> None:
     """Cut holes into code, complete them through the whole pipeline, and say how good that is."""
     from rich.console import Console
@@ -140,6 +151,7 @@ def evaluate(
             suite=suite,
             run_code=run_code,
             samples=samples,
+            prompted=prompted,
         )
         _run(evaluate(options, _flags(engine, model, token_file), Console()))
 

@@ -77,6 +77,11 @@ class Engine(Protocol):
         """Whether it can be asked for a prompt's keys and values alone, with `max_tokens: 0`."""
         ...
 
+    @property
+    def window(self) -> int | None:
+        """Tokens of its model's window; None while that is not known, and for engines that are not ours."""
+        ...
+
     async def ready(self, *, invoked: bool, progress: Progress | None) -> None:
         """Return when it can complete; raises EngineLoading or EngineUnavailable."""
         ...
@@ -97,6 +102,8 @@ class Engine(Protocol):
 @dataclass(slots=True)
 class _Caller:
     on_text: Callable[[str], None] | None
+    waited: float | None = None
+    """Seconds until its first text, if it has been shown some."""
     outcome: Outcome | None = None
     error: Exception | None = None
     answered: asyncio.Event = field(default_factory=asyncio.Event)
@@ -134,6 +141,12 @@ class Completer:
         self._life.policy = replace(policy, prime=self._life.policy.prime)  # what the engine can do is no setting
         self._wire.max_tokens = max_tokens
         self._store.scope = f"{scope} {max_tokens}"
+
+    def require(self, min_confidence: int, min_in_prose: int) -> None:
+        """The least confidence of what is shown unasked may have changed, in per cent; see `Policy`."""
+        policy = self._life.policy
+        if (policy.min_confidence, policy.min_in_prose) != (min_confidence, min_in_prose):
+            self._life.policy = replace(policy, min_confidence=min_confidence, min_in_prose=min_in_prose)
 
     def use(self, engine: Engine) -> None:
         """Ask another engine from now on."""
@@ -173,7 +186,7 @@ class Completer:
         if caller.error is not None:
             raise caller.error
         assert caller.outcome is not None  # noqa: S101
-        return caller.outcome
+        return caller.outcome if caller.waited is None else replace(caller.outcome, waited=caller.waited)
 
     def edited(self, document: str, typed: tuple[Typed, ...] | None = None) -> None:
         """The text changed: a completion for the older one must not be shown. Streams go on that agree with `typed`, the
@@ -262,8 +275,9 @@ class Completer:
                 if (caller := self._callers.get(request)) is not None:
                     caller.error = error
                     caller.answered.set()
-            case Show(request, text):
+            case Show(request, text, waited):
                 if (caller := self._callers.get(request)) is not None and caller.on_text is not None:
+                    caller.waited = waited if caller.waited is None else caller.waited
                     caller.on_text(text)
             case Prepare(request, invoked):
                 self._start((self._lives, "prepare", request), self._prepare(request, invoked, self._lives))

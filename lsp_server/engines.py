@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
-from engine.client import Chunk, EngineClient
-from engine.errors import EngineRefused, Overloaded, RequestError, StarfillError
+from engine.client import Chunk, EngineClient, window_of
+from engine.errors import EngineRefused, EngineUnavailable, Overloaded, RequestError, StarfillError
 from engine.launcher import EngineOptions, SharedEngine
 from engine.models import locate
 from lsp_server.completer import Engine
@@ -26,7 +27,10 @@ class RemoteEngine:
     def __init__(self, endpoint: str, token: str | None) -> None:
         self.primes = False
         """Whether it has shown itself to be one of ours: others refuse to be asked for no token."""
+        self.window: int | None = None
+        """Tokens of its model's window, once it has been recognised as ours and was asked."""
         self._client = EngineClient(endpoint, token)
+        self._asking: asyncio.Task[None] | None = None
 
     async def ready(self, *, invoked: bool, progress: Callable[[str], None] | None = None) -> None:
         """A remote engine is taken at its word: the request itself tells."""
@@ -40,17 +44,32 @@ class RemoteEngine:
         except (RequestError, EngineRefused) as error:
             raise error if self.primes else without_quotation(error) from None
 
+    async def model(self) -> dict[str, Any]:
+        """What the server says of its model, by which it shows whether it is one of ours."""
+        found = await self._client.model()
+        self.primes = self.primes or isinstance(found.get("starfill"), dict)
+        return found
+
     def not_shown(self, answer: str, reason: str) -> None:
         """Nobody else's engine asks."""
 
     async def aclose(self) -> None:
         """Close the connections."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
         await self._client.aclose()
 
     async def _recognised(self, chunks: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
         async for chunk in chunks:
-            self.primes = self.primes or chunk.extension is not None
+            if chunk.extension is not None and not self.primes:
+                self.primes = True
+                self._asking = asyncio.create_task(self._ask_for_window())
             yield chunk
+
+    async def _ask_for_window(self) -> None:
+        with suppress(EngineUnavailable):
+            self.window = window_of(await self._client.health())
 
 
 def without_quotation(error: RequestError | EngineRefused) -> StarfillError:

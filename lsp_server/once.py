@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -9,16 +10,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from engine import paths
 from engine.api import CompletionRequest, Extension
 from engine.errors import StarfillError
 from engine.models import STARTER_ID, locate
+from lsp_server.attribution.attributor import Attributor
 from lsp_server.buffer import Buffer, Position
 from lsp_server.completer import Completer
 from lsp_server.engines import connect
 from lsp_server.privacy.admission import Admission
+from lsp_server.privacy.uris import local_path
 from lsp_server.rules.languages import by_path
 from lsp_server.settings import Settings, load_settings
-from lsp_server.state.events import Outcome, Surroundings
+from lsp_server.state.events import Item, Outcome, Surroundings
 from lsp_server.window import window_at
 
 FILL_HERE = "<FILL_HERE>"
@@ -42,14 +46,18 @@ async def complete_file(file: Path, at: str, flags: Mapping[str, Any], candidate
 async def _complete(settings: Settings, uri: str, buffer: Buffer, cursor: Position, candidates: int) -> Outcome:
     engine = connect(settings, trust_folder=True)
     completer = Completer(engine, settings.max_tokens, time.perf_counter)
+    attributor = Attributor(paths.attribution_index(), logging.getLogger(__name__).warning)
+    attributor.configure(settings)
+    window = window_at(buffer, cursor)
     try:
-        return await completer.complete(
+        outcome = await completer.complete(
             uri,
-            window_at(buffer, cursor),
+            window,
             invoked=True,
             candidates=candidates,
             surroundings=Surroundings(language=buffer.language),
         )
+        return attributor.mark(outcome, window.prefix, local_path(uri) or "")
     finally:
         await completer.aclose()
         await engine.aclose()
@@ -90,8 +98,13 @@ def _open(file: Path, at: str) -> tuple[Buffer, Position]:
     return buffer, buffer.position(line, column)
 
 
+def _item(item: Item) -> dict[str, Any]:
+    attribution = {"attribution": [origin.as_dict() for origin in item.origins]} if item.origins else {}
+    return {"text": item.text, "logprob": item.logprob, **attribution}
+
+
 def _as_json(outcome: Outcome, model: str) -> dict[str, Any]:
-    items = [{"text": item.text, "logprob": item.logprob} for item in outcome.items]
+    items = [_item(item) for item in outcome.items]
     return {
         "text": items[0]["text"] if items else "",
         "items": items,

@@ -20,6 +20,13 @@ def _positioned(params: Any) -> str | None:
     return None if sound else "params need textDocument.uri and a position in whole numbers"
 
 
+def _ranged(params: Any) -> str | None:
+    document, where = _at(params, "textDocument"), _at(params, "range")
+    ends = (_at(where, "start"), _at(where, "end"))
+    sound = isinstance(_at(document, "uri"), str) and all(_is_position(end, least=0) for end in ends)
+    return None if sound else "params need textDocument.uri and a range in whole numbers"
+
+
 def _opened(params: Any) -> str | None:
     document = _at(params, "textDocument")
     sound = all(isinstance(_at(document, key), str) for key in ("uri", "languageId", "text"))
@@ -53,6 +60,7 @@ def _at(holder: Any, key: str) -> Any:
 _CHECKS: dict[str, Callable[[Any], str | None]] = {
     "textDocument/inlineCompletion": _positioned,
     "textDocument/completion": _positioned,
+    "textDocument/codeAction": _ranged,
     "textDocument/didOpen": _opened,
     "textDocument/didChange": _changed,
 }

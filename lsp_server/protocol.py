@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
 from lsprotocol import types
+from pygls.exceptions import JsonRpcInvalidParams
 from pygls.protocol import LanguageServerProtocol
 from pygls.protocol.language_server import lsp_method
 
@@ -36,10 +38,12 @@ class DocumentEvents(Protocol):
 
 
 class StarfillProtocol(LanguageServerProtocol):
-    """One session's. `ledger` and `documents` are set by the server that it belongs to."""
+    """One session's. `ledger`, `documents` and `replied` are set by the server that it belongs to."""
 
     ledger: Ledger
     documents: Callable[[], DocumentEvents]
+    replied: Callable[[RequestId], None]
+    """Called when a reply has been written."""
 
     @lsp_method(types.TEXT_DOCUMENT_DID_OPEN)
     def lsp_text_document__did_open(self, params: types.DidOpenTextDocumentParams) -> None:
@@ -55,6 +59,18 @@ class StarfillProtocol(LanguageServerProtocol):
     def lsp_text_document__did_close(self, params: types.DidCloseTextDocumentParams) -> None:
         """Our own buffers, not pygls' workspace."""
         self.documents().did_close(params)
+
+    @lsp_method(types.WORKSPACE_EXECUTE_COMMAND)
+    async def lsp_workspace__execute_command(  # type: ignore[override]  # pygls takes any kind of handler
+        self, params: types.ExecuteCommandParams
+    ) -> Any:
+        """As a task, which a cancel reaches: pygls' own leaves the command running and answers that it is cancelled."""
+        handler = self.fm.commands.get(params.command)
+        arguments = params.arguments or []
+        if handler is None or not _takes(handler, arguments):
+            raise JsonRpcInvalidParams
+        result = handler(*arguments)
+        return await result if inspect.isawaitable(result) else result
 
     def structure_message(self, data: dict[str, Any]) -> Any:
         """Leave out of `initialize` what nobody reads: building pygls' hundred capability classes costs 40 ms.
@@ -75,6 +91,7 @@ class StarfillProtocol(LanguageServerProtocol):
             if error is not None and error.code in _WORDS:
                 error = types.ResponseError(error.code, _WORDS[error.code])
             super()._send_response(msg_id, result, error)
+            self.replied(msg_id)
 
     def send_request(
         self,
@@ -87,3 +104,12 @@ class StarfillProtocol(LanguageServerProtocol):
         msg_id = str(uuid.uuid4()) if msg_id is None else msg_id
         self.ledger.ask(msg_id)
         return super().send_request(method, params, callback, msg_id)
+
+
+def _takes(handler: Callable[..., Any], arguments: Sequence[Any]) -> bool:
+    """Whether a command can be called with so many arguments."""
+    try:
+        inspect.signature(handler).bind(*arguments)
+    except TypeError:
+        return False
+    return True

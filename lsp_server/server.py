@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from lsprotocol import types
-from pygls.exceptions import JsonRpcException
+from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 from pygls.lsp.server import LanguageServer
 
 from engine import __version__
 from lsp_server import messages
+from lsp_server.actions.tasks import KINDS, Task
+from lsp_server.actions.wanted import Wanted
 from lsp_server.features.progress import WorkDone
 from lsp_server.gate import Ledger
+from lsp_server.latency import Latency
 from lsp_server.protocol import DocumentEvents, StarfillProtocol
 from lsp_server.settings import LiveSettings
 from lsp_server.structuring import quick_converter
@@ -44,6 +47,8 @@ class StarfillServer(LanguageServer):
         )
         self.protocol.ledger = Ledger()
         self.protocol.documents = self._documents
+        self.latency = Latency()
+        self.protocol.replied = self.latency.replied
         self._settings = settings
         self._given_engine = engine
         self._client: dict[str, Any] = {}
@@ -77,10 +82,17 @@ class StarfillServer(LanguageServer):
             self._session.start()
             self._start(self._pull_settings())
 
+        @self.feature(types.SHUTDOWN)
+        def shutdown(_: None) -> None:
+            if self._opened is not None:  # some editors end the process before it can say goodbye
+                self._opened.flush()
+                log.info("%s", self.latency.line())
+
         @self.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, types.InlineCompletionOptions())
         async def inline_completion(params: types.InlineCompletionParams) -> types.InlineCompletionList:
-            raw = self.protocol.ledger.params(self.protocol.msg_id)
-            return await self._session.inline_completion(params, raw)
+            number = self.protocol.msg_id
+            trip = self.latency.begin(number)
+            return await self._session.inline_completion(params, self.protocol.ledger.params(number), trip)
 
         @self.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)
         def did_change_configuration(params: types.DidChangeConfigurationParams) -> None:
@@ -102,18 +114,43 @@ class StarfillServer(LanguageServer):
         def accept(*arguments: Any) -> None:
             self._session.commands.accept(arguments[0] if arguments else None)
 
+        @self.command(messages.ACTION_COMMAND)
+        async def action(*arguments: Any) -> dict[str, Any]:
+            return await self._perform(arguments, None)
+
+        @self.command(messages.REWRITE_COMMAND)
+        async def rewrite(*arguments: Any) -> dict[str, Any]:
+            return await self._perform(arguments, Task.REWRITE)
+
         @self.command(messages.STATUS_COMMAND)
         def status() -> dict[str, Any]:
-            return self._session.commands.status()
+            return {**self._session.commands.status(), "latency": self.latency.summary()}
 
         @self.command(messages.STATISTICS_COMMAND)
         def statistics() -> dict[str, Any]:
             return self._session.commands.statistics()
 
+        @self.command(messages.RESET_STATISTICS_COMMAND)
+        def reset_statistics() -> None:
+            self._session.commands.reset_statistics()
+
+    def _offer_actions(self) -> None:
+        @self.feature(types.TEXT_DOCUMENT_CODE_ACTION, types.CodeActionOptions(code_action_kinds=list(KINDS)))
+        async def code_action(params: types.CodeActionParams) -> list[types.CodeAction | types.Command]:
+            return await self._session.actions.offered(params)
+
+    async def _perform(self, arguments: tuple[Any, ...], task: Task | None) -> dict[str, Any]:
+        wanted = Wanted.read(arguments[0] if arguments else None, task)
+        if wanted is None:
+            raise JsonRpcInvalidParams
+        token = self.protocol.ledger.params(self.protocol.msg_id).get("workDoneToken")
+        named = isinstance(token, int | str) and not isinstance(token, bool)
+        return await self._session.actions.perform(wanted, token if named else None)
+
     def _offer_completion(self) -> None:
         @self.feature(types.TEXT_DOCUMENT_COMPLETION, types.CompletionOptions(resolve_provider=False))
         async def completion(params: types.CompletionParams) -> types.CompletionList:
-            return await self._session.completion(params)
+            return await self._session.completion(params, self.latency.begin(self.protocol.msg_id))
 
     def report_server_error(self, error: Exception, source: Any) -> None:
         """Log the kind alone: pygls would show the message, which may hold user text, to the user."""
@@ -126,6 +163,8 @@ class StarfillServer(LanguageServer):
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._opened is not None:
             await self._opened.aclose()
+            if not self.protocol.ledger.shut_down:
+                log.info("%s", self.latency.line())
 
     def _initialize(self, params: types.InitializeParams) -> None:
         self._client = self.protocol.ledger.params(self.protocol.msg_id)
@@ -137,6 +176,8 @@ class StarfillServer(LanguageServer):
         inline = isinstance(document, dict) and "inlineCompletion" in document
         if offered == "on" or (offered == "auto" and not inline):
             self._offer_completion()
+        if self._settings.current.actions != "off":
+            self._offer_actions()
 
     def _capability(self, *path: str) -> Any:
         found: Any = self._client.get("capabilities")
@@ -175,10 +216,31 @@ class StarfillServer(LanguageServer):
         kind = types.MessageType.Error if error else types.MessageType.Warning
         self.window_show_message(types.ShowMessageParams(kind, text))
 
+    def inform(self, text: str) -> None:
+        """See `actions.desk.Editor`."""
+        self.window_show_message(types.ShowMessageParams(types.MessageType.Info, text))
+
+    async def apply(self, edit: types.WorkspaceEdit, label: str) -> bool:
+        """See `actions.desk.Editor`."""
+        with suppress(JsonRpcException):
+            result = await self.workspace_apply_edit_async(types.ApplyWorkspaceEditParams(edit=edit, label=label))
+            return bool(result.applied)
+        return False
+
+    def working(self, title: str, token: str | int | None, cancel: Callable[[], None]) -> WorkDone | None:
+        """See `actions.desk.Editor`."""
+        if token is None and not self._shows_work:
+            return None
+        return WorkDone(self, title, token=token, cancel=cancel)
+
     def work_done(self) -> WorkDone | None:
         """See `session.Link`."""
+        return WorkDone(self) if self._shows_work else None
+
+    @property
+    def _shows_work(self) -> bool:
         window = self.client_capabilities.window
-        return WorkDone(self) if window is not None and window.work_done_progress else None
+        return window is not None and bool(window.work_done_progress)
 
     def _start(self, work: Any) -> None:
         task: asyncio.Task[None] = asyncio.create_task(work)

@@ -12,17 +12,22 @@ from lsprotocol import types
 
 from engine import paths
 from engine.errors import EngineLoading, EngineUnavailable, StarfillError
+from lsp_server.actions.desk import ActionDesk, Editor
+from lsp_server.attribution.attributor import Attributor
 from lsp_server.buffer import Encoding
 from lsp_server.completer import Completer, Engine
 from lsp_server.engines import connect
 from lsp_server.features.acceptance import Acceptance
 from lsp_server.features.commands import Commands
-from lsp_server.features.desk import Desk
+from lsp_server.features.confidence import Confidence
+from lsp_server.features.desk import Desk, Offered
 from lsp_server.features.documents import Documents
 from lsp_server.features.inline import Partial, inline_items, selected_entry
 from lsp_server.features.menu import MenuClient, menu_items
+from lsp_server.features.neighbours import Neighbours
 from lsp_server.features.offers import Offers
 from lsp_server.features.status import Progress, Status
+from lsp_server.latency import Trip
 from lsp_server.privacy.admission import Admission
 from lsp_server.reasons import Reason
 from lsp_server.settings import LiveSettings
@@ -31,12 +36,8 @@ from lsp_server.state.events import Outcome
 log = logging.getLogger(__name__)
 
 
-class Link(Protocol):
+class Link(Editor, Protocol):
     """The way to the editor."""
-
-    def notify(self, method: str, params: Mapping[str, Any]) -> None:
-        """Send a notification."""
-        ...
 
     def message(self, text: str, *, error: bool) -> None:
         """Show a message box."""
@@ -70,25 +71,51 @@ class Session:
         self.status = Status(link, link.work_done)
         self.status.wanted = self.status.asked_for(client.get("initializationOptions"))
         self._completer = Completer(self._engine, settings.current.max_tokens, time.perf_counter, self.status.loading)
-        self._acceptance = Acceptance(paths.models_dir().parent / "acceptance.json", time.monotonic)
+        kept = paths.models_dir().parent
+        self._confidence = Confidence(kept / "confidence.json", time.monotonic)
+        self._acceptance = Acceptance(kept / "acceptance.json", time.monotonic, self._confidence)
         self._menu = MenuClient.of(client)
         self._tasks: set[asyncio.Task[None]] = set()
         offers, admission = Offers(), Admission(time.monotonic)
         self.documents = Documents(self._completer, encoding)
-        self.commands = Commands(offers, self._acceptance, self.status, self._facts)
+        self.commands = Commands(offers, self._acceptance, self._confidence, self.status, self._facts)
+        neighbours = Neighbours(self.documents, admission, time.monotonic)
+        self.documents.closed = neighbours.forget
+        attributor = Attributor(paths.attribution_index(), lambda text: self.status.tell(text, error=False))
         self.desk = Desk(
-            settings, self._completer, admission, self.status, offers, self._acceptance, self._change_engine
+            settings,
+            self._completer,
+            admission,
+            self.status,
+            offers,
+            self._acceptance,
+            self._confidence,
+            neighbours,
+            attributor,
+            lambda: self._engine.window,
+            self._change_engine,
         )
         self.desk.settle(folders)
+        self.actions = ActionDesk(
+            link,
+            settings,
+            self.documents,
+            admission,
+            self.status,
+            attributor,
+            lambda: self._engine,
+            self.desk.refresh,
+            client,
+        )
 
     def start(self) -> None:
         """Have the engine ready before the first key."""
         self._start(self._warm_up())
 
     async def inline_completion(
-        self, params: types.InlineCompletionParams, raw: Mapping[str, Any]
+        self, params: types.InlineCompletionParams, raw: Mapping[str, Any], trip: Trip
     ) -> types.InlineCompletionList:
-        """Ghost text; `raw` are the params as they came."""
+        """Ghost text; `raw` are the params as they came, `trip` is told when there is text."""
         document = self.documents.get(params.text_document.uri)
         if document is None:
             self._not_open()
@@ -100,7 +127,7 @@ class Session:
         identifier: str | None = None
         if isinstance(token, int | str) and not isinstance(token, bool):
             identifier = self.desk.offers.name()
-            partial = Partial(token, document, cursor, selected, identifier, self._link.progress)
+            partial = Partial(token, document, cursor, selected, identifier, self._link.progress, trip.hand_over)
         offered = await self.desk.complete(
             document,
             cursor,
@@ -109,10 +136,13 @@ class Session:
             identifier=identifier,
             selected=selected,
         )
+        _note(trip, offered)
         start = cursor if selected is None else selected.start
-        return types.InlineCompletionList(inline_items(document, start, cursor, offered.texts, offered.identifiers))
+        return types.InlineCompletionList(
+            inline_items(document, start, cursor, offered.texts, offered.identifiers, offered.origins)
+        )
 
-    async def completion(self, params: types.CompletionParams) -> types.CompletionList:
+    async def completion(self, params: types.CompletionParams, trip: Trip) -> types.CompletionList:
         """An entry in the completion menu."""
         document = self.documents.get(params.text_document.uri)
         if document is None:
@@ -120,16 +150,23 @@ class Session:
             return types.CompletionList(is_incomplete=False, items=[])
         cursor = document.at(params.position)
         offered = await self.desk.complete(document, cursor, invoked=False, patience=self._menu.patience)
-        items = menu_items(self._menu, document, cursor, offered.texts, offered.identifiers)
+        _note(trip, offered)
+        items = menu_items(self._menu, document, cursor, offered.texts, offered.identifiers, offered.origins)
         return types.CompletionList(is_incomplete=True, items=items)
+
+    def flush(self) -> None:
+        """Write down what was counted."""
+        self._acceptance.flush()
+        self._confidence.flush()
 
     async def aclose(self) -> None:
         """Stop what is running and let go of the engine."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.actions.aclose()
         await self._completer.aclose()
-        self._acceptance.flush()
+        self.flush()
         await self._engine.aclose()
 
     async def _warm_up(self) -> None:
@@ -143,6 +180,8 @@ class Session:
             self.status.down(str(error))
         else:
             self.status.ready()
+            if self._settings.current.engine == "auto":
+                await self.actions.learn()
 
     def _change_engine(self) -> None:
         """The user's own file names another engine now."""
@@ -167,3 +206,8 @@ class Session:
         task: asyncio.Task[None] = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _note(trip: Trip, offered: Offered) -> None:
+    if offered.texts:
+        trip.waited, trip.memory = offered.outcome.waited, offered.outcome.reused

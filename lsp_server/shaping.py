@@ -14,7 +14,7 @@ from lsp_server.rules.hygiene import CleanStream
 from lsp_server.rules.indentation import Indenter
 from lsp_server.rules.languages import PLAIN, Language
 from lsp_server.rules.lexing import CLOSERS as BRACKETS
-from lsp_server.rules.lexing import PAIRS, Lexer
+from lsp_server.rules.lexing import PAIRS, Lexer, surroundings
 from lsp_server.rules.overlap import ends_where_rest_begins, repeats_what_follows, said_already, without_overlap
 from lsp_server.rules.repetition import TIMES, Repetition
 from lsp_server.rules.scope import Scope, indent_of, place_at
@@ -66,16 +66,26 @@ class Shaped:
     enough: bool
 
 
-def wanted(window: Window) -> Reason | None:
-    """Why an automatic completion should not be asked for here; None when it should. The end of a word is not mid-word."""
+def wanted(window: Window, language: Language = PLAIN) -> Reason | None:
+    """Why an automatic completion should not be asked for here; None when it should. The end of a word is not mid-word.
+
+    In the middle of a line of code a completion is as good as elsewhere; in the middle of a line of a comment or a string the
+    text goes on, and what a model would put there is not what is missing.
+    """
     following = window.suffix[:1]
-    return Reason.MID_WORD if following.isalnum() or following == "_" else None
+    if following.isalnum() or following == "_":
+        return Reason.MID_WORD
+    if CLOSERS.issuperset(window.rest_of_line) or not surroundings(language, window.prefix, window.suffix).inside:
+        return None
+    return Reason.MID_TEXT
 
 
 class Shaper:
     """Applies the rules to one stream. `feed` the text as it comes; `finish` says what is shown in the end.
 
     `invoked`: somebody asked by hand, and sees what the model said rather than nothing, though it may not parse.
+
+    `max_lines` is `MAX_LINES` if left out.
 
     Nothing is looked up or parsed before the first text comes, so that it happens while the engine works.
     """
@@ -87,8 +97,10 @@ class Shaper:
         rules: frozenset[Rule] = ALL_RULES,
         *,
         invoked: bool = False,
+        max_lines: int | None = None,
     ) -> None:
         self._window = window
+        self._max_lines = MAX_LINES if max_lines is None else max_lines
         self._invoked = invoked
         self._language = language
         self._rules = rules
@@ -103,6 +115,12 @@ class Shaper:
         self._previous = ""
         self._enough = False
         self._reason: Reason | None = None
+
+    @property
+    def in_prose(self) -> bool:
+        """Whether the cursor is in a comment or in a string that may have several lines."""
+        inside = self._place.around.inside if self._begun else ""
+        return bool(inside) and not (len(inside) == 1 and inside in "\"'`")
 
     @property
     def raw(self) -> str:
@@ -150,8 +168,10 @@ class Shaper:
         self._repetition = Repetition()
         self._indenter = Indenter(self._window, active=Rule.INDENTATION in self._rules)
         rest = self._window.rest_of_line.lstrip()
-        # A rest that begins with a bracket is left to the rule that counts them: the text may end in one of its own.
-        counted = Rule.BRACKETS in self._rules and rest.startswith(tuple(BRACKETS))
+        # A rest that begins with a bracket is left to the rule that counts them: the text may end in one of its own. In
+        # strings and comments nobody counts.
+        in_code = not self._place.around.inside
+        counted = Rule.BRACKETS in self._rules and in_code and rest.startswith(tuple(BRACKETS))
         self._overlaps = Rule.REST_OF_LINE in self._rules and not counted
         quote = self._place.around.inside
         closed = len(quote) == 1 and quote in "\"'`" and self._window.rest_of_line.count(quote) % 2 == 1
@@ -220,7 +240,7 @@ class Shaper:
         line = self._text[self._line_at :]
         if self._is_next_line(line) or self._is_repeated(line):
             return
-        if (self._scope is not Scope.BLOCK and not self._goes_on()) or self._lines + 1 >= MAX_LINES:
+        if (self._scope is not Scope.BLOCK and not self._goes_on()) or self._lines + 1 >= self._max_lines:
             self._end(len(self._text))
             return
         if line.strip() and not self._lexer.opened and not self._lexer.quote:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+from contextlib import suppress
 from typing import Any
 
 from lsprotocol.types import CANCEL_REQUEST
@@ -33,6 +35,10 @@ async def run_stdio(settings: LiveSettings) -> int:
     asyncio.get_running_loop().set_exception_handler(_log_kind)
     pipes = Pipes()
     await pipes.open()
+    # Some editors leave no time for a goodbye: what was counted is kept all the same.
+    for name in ("SIGTERM", "SIGHUP"):
+        with suppress(AttributeError, NotImplementedError):  # as on Windows
+            asyncio.get_running_loop().add_signal_handler(getattr(signal, name), pipes.hang_up)
     return await serve(StarfillServer(settings), pipes)
 
 
@@ -41,6 +47,7 @@ async def serve(server: StarfillServer, channel: Channel) -> int:
     framer, session = Framer(), _Session(server, channel)
     try:
         while data := await channel.read():
+            server.latency.read()
             for body in framer.feed(data):
                 if isinstance(body, Refusal):
                     channel.write(body.encoded())

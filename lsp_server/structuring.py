@@ -1,12 +1,15 @@
-"""From JSON to the protocol's types."""
+"""Between JSON and the protocol's types."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from cattrs import Converter
+from lsprotocol import types
 from lsprotocol.converters import get_converter
 from pygls.protocol import JsonRPCNotification, JsonRPCRequestMessage, JsonRPCResponseMessage
+
+from lsp_server.messages import AttributedItem
 
 
 def quick_converter() -> Converter:
@@ -18,6 +21,14 @@ def quick_converter() -> Converter:
     get_converter(converter)
     for generic in (JsonRPCNotification, JsonRPCRequestMessage, JsonRPCResponseMessage):
         converter.register_structure_hook(generic, _as_it_is)
+    plain = converter.get_unstructure_hook(types.InlineCompletionItem)
+
+    def item(found: types.InlineCompletionItem) -> Any:
+        """With the field that the protocol does not have."""
+        attribution = {"attribution": found.attribution} if isinstance(found, AttributedItem) else {}
+        return plain(found) | attribution
+
+    converter.register_unstructure_hook(types.InlineCompletionItem, item)
     return converter
 
 

@@ -43,19 +43,21 @@ class Server(Protocol):
         ...
 
 
-class _Process:
+class Process:
+    """A server in a process of its own, and the connection to it."""
+
     def __init__(
         self, name: str, process: subprocess.Popen[bytes], connection: http.client.HTTPConnection, log: Path
     ) -> None:
         self.name = name
         self.log = log
-        self._process = psutil.Process(process.pid)
+        self.process = psutil.Process(process.pid)
         self._connection = connection
 
     def ask(self, path: str, body: dict[str, Any]) -> tuple[dict[str, Any], float, float]:
         """-> (answer, wall, processor time)."""
         data = json.dumps(body)
-        before, start = self._busy(), time.perf_counter()
+        before, start = self.busy(), time.perf_counter()
         try:
             self._connection.request("POST", path, data, {"Content-Type": "application/json"})
             response = self._connection.getresponse()
@@ -66,7 +68,7 @@ class _Process:
         self._connection.close()  # neither side keeps one open for ever, so both get a new one each time
         if response.status != http.HTTPStatus.OK:
             raise RuntimeError(f"{self.name} answered {response.status}: {text[:200]!r}")
-        return json.loads(text), wall, self._busy() - before
+        return json.loads(text), wall, self.busy() - before
 
     def ready(self) -> bool:
         """Whether `/health` says so."""
@@ -75,19 +77,21 @@ class _Process:
             response = self._connection.getresponse()
             response.read()
         except (OSError, http.client.HTTPException):
-            self._connection.close()
             return False
+        finally:
+            self._connection.close()  # a server may hang up on one that is idle while the other server starts
         return response.status == http.HTTPStatus.OK
 
-    def _busy(self) -> float:
-        times = self._process.cpu_times()
+    def busy(self) -> float:
+        """Seconds of processor time so far."""
+        times = self.process.cpu_times()
         return float(times.user + times.system)
 
 
-Child = TypeVar("Child", bound=_Process)
+Served = TypeVar("Served", bound=Process)
 
 
-class Ours(_Process):
+class Ours(Process):
     """`starfill serve`."""
 
     def complete(self, ids: Sequence[int], tokens: int) -> Answer:
@@ -97,7 +101,7 @@ class Ours(_Process):
         return Answer(answer["choices"][0]["token_ids"], wall, cpu)
 
 
-class Theirs(_Process):
+class Theirs(Process):
     """llama.cpp's server."""
 
     def complete(self, ids: Sequence[int], tokens: int) -> Answer:
@@ -119,8 +123,8 @@ def ours(directory: Path, precision: str, threads: int, home: Path) -> Iterator[
         "--device", "cpu", "--dtype", precision,
     ]  # fmt: skip
     environment = isolated_env(home, OMP_NUM_THREADS=str(threads))
-    with _child(argv, environment, home / "ours.log") as process:
-        yield _wait(Ours("starfill", process, _UnixConnection(path), home / "ours.log"), process)
+    with child(argv, environment, home / "ours.log") as process:
+        yield wait(Ours("starfill", process, _UnixConnection(path), home / "ours.log"), process)
 
 
 @contextmanager
@@ -133,12 +137,13 @@ def theirs(folder: Path, model: Path, threads: int, window: int, home: Path) -> 
         "-t", str(threads), "-tb", str(threads), "--host", "127.0.0.1", "--port", str(port), "--no-webui",
     ]  # fmt: skip
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWER_SECONDS)
-    with _child(argv, peer.environment(folder), home / "theirs.log") as process:
-        yield _wait(Theirs("llama.cpp", process, connection, home / "theirs.log"), process)
+    with child(argv, peer.environment(folder), home / "theirs.log") as process:
+        yield wait(Theirs("llama.cpp", process, connection, home / "theirs.log"), process)
 
 
 @contextmanager
-def _child(argv: Sequence[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def child(argv: Sequence[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that ends with the block; what it says goes to `log`."""
     with log.open("wb") as said:
         process = subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
     try:
@@ -152,8 +157,9 @@ def _child(argv: Sequence[str], environment: dict[str, str], log: Path) -> Itera
             process.wait()
 
 
-def _wait(server: Child, process: subprocess.Popen[bytes]) -> Child:
-    end = time.monotonic() + _START_SECONDS
+def wait(server: Served, process: subprocess.Popen[bytes], seconds: float = _START_SECONDS) -> Served:
+    """Until it can complete; raises RuntimeError with its last word if it ends before."""
+    end = time.monotonic() + seconds
     while not server.ready():
         if process.poll() is not None or time.monotonic() > end:
             raise RuntimeError(f"{server.name} did not start: {_last_line(server.log)}")

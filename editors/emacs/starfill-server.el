@@ -142,6 +142,7 @@ Then a while must pass, twice as long each time."
   "Have PEER introduce itself."
   (let ((settings (starfill-options-settings)))
     (puthash "status" t settings)
+    (puthash "answers" t settings)
     (jsonrpc-async-request
      peer 'initialize
      (list :processId (emacs-pid)

@@ -386,6 +386,12 @@ The server is asked for more of them once."
 ;;;###autoload
 (autoload 'starfill-status "starfill-doctor" "Say what starfill is doing, and why nothing came." t)
 ;;;###autoload
+(autoload 'starfill-rewrite "starfill-actions" "Rewrite the lines of the region as told." t)
+;;;###autoload
+(autoload 'starfill-explain "starfill-actions" "Explain the lines of the region." t)
+;;;###autoload
+(autoload 'starfill-write-tests "starfill-actions" "Write tests for the lines of the region." t)
+;;;###autoload
 (autoload 'starfill-log "starfill-doctor" "Show what the server wrote to its log." t)
 
 (provide 'starfill)

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_LIMITS = JsonLimits(size=2**20, values=20_000)
+CONFIG_LIMITS = JsonLimits(size=2**20, values=20_000)
+NATIVE_TYPES = ("gpt_bigcode", "gpt2")
+"""What `model_type` may be: StarCoder's, and what SantaCoder's custom code called itself."""
+
 _EXACT_GELU = frozenset({"gelu", "gelu_python"})
 
 Width = Annotated[int, Field(ge=8, le=65_536)]
@@ -87,7 +90,7 @@ def read_config(directory: Path) -> Config:
     """Validate `config.json`; raises CheckpointError that names the field."""
     folder = ModelFolder(directory)
     path = folder.path("config.json")
-    found = read_object(folder, "config.json", _LIMITS)
+    found = read_object(folder, "config.json", CONFIG_LIMITS)
     _check_kind(path, found)
     try:
         config = Config.model_validate(found)
@@ -110,9 +113,10 @@ def read_shape(directory: Path) -> ModelShape:
 def _check_kind(path: Path, found: dict[str, Any]) -> None:
     """Another architecture is refused for what it is, before its fields are."""
     kind = found.get("model_type")
-    if kind not in ("gpt_bigcode", "gpt2"):
+    if kind not in NATIVE_TYPES:
         raise CheckpointError(
-            f"{path}: model_type {shown(kind)} is not supported; expected 'gpt_bigcode' (StarCoder) or 'gpt2' (SantaCoder)"
+            f"{path}: model_type {shown(kind)} is not supported by the native backend; expected 'gpt_bigcode' (StarCoder) "
+            "or 'gpt2' (SantaCoder)"
         )
     if found.get("quantization_config") is not None:
         raise CheckpointError(

@@ -22,11 +22,14 @@ from engine.checkpoint.folder import ModelFolder
 from engine.checkpoint.header import TensorInfo
 from engine.checkpoint.layouts import Dense, check_table, tensor_map
 from engine.checkpoint.table import read_table
+from engine.cpu_ops import CpuOps
 from engine.errors import CheckpointError
+from engine.few_rows import few_rows
 from engine.gpt_bigcode import GPTBigCode, Layer, Weights
 from engine.ops import Linear, Norm, Ops
 
 if TYPE_CHECKING:
+    from engine.checkpoint.adapter import Adapter
     from engine.precision import Precision
 
 _give_back = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
@@ -35,14 +38,21 @@ _give_back = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == 
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
-def load_model(directory: Path, config: Config, ops: Ops, precision: Precision) -> GPTBigCode:
-    """Check all tensors of a directory, then bring them to the device; raises CheckpointError before any is used."""
+def load_model(
+    directory: Path, config: Config, ops: Ops, precision: Precision, adapter: Adapter | None = None
+) -> GPTBigCode:
+    """Check all tensors of a directory, then bring them to the device; raises CheckpointError before any is used.
+
+    `adapter`: what is merged into them on the way.
+    """
     shape = config.shape()
     wanted = tensor_map(shape, config.storage, tied=config.tie_word_embeddings)
     table = read_table(directory)
     check_table(directory, wanted, table)
+    if adapter is not None:
+        adapter.check(wanted)
 
-    with _TensorReader(directory, table, precision) as read:
+    with TensorReader(directory, table, precision, adapter) as read:
 
         def norm(name: str) -> Norm:
             weight, bias = (precision.vector(read.owned(f"{name}.{part}")) for part in ("weight", "bias"))
@@ -74,16 +84,24 @@ def load_model(directory: Path, config: Config, ops: Ops, precision: Precision) 
             ln_f=norm(wanted.ln_f),
             vocabulary=precision.vocabulary(wte if tied else precision.table(read.owned(wanted.head))),
         )
-    return GPTBigCode(shape, weights, ops)
+    model = GPTBigCode(shape, weights, ops)
+    if isinstance(ops, CpuOps):
+        model.few_rows = few_rows(model)
+        if model.few_rows is not None:
+            ops.free_rows = max(ops.free_rows, model.few_rows.free_rows)
+    return model
 
 
-class _TensorReader:
+class TensorReader:
     """Tensors of a checked table by name, one file open at a time."""
 
-    def __init__(self, directory: Path, table: dict[str, TensorInfo], precision: Precision) -> None:
+    def __init__(
+        self, directory: Path, table: dict[str, TensorInfo], precision: Precision, adapter: Adapter | None = None
+    ) -> None:
         self._folder = ModelFolder(directory)
         self._table = table
         self._precision = precision
+        self._adapter = adapter
         self._open: tuple[str, BinaryIO] | None = None
 
     def __enter__(self) -> Self:
@@ -97,16 +115,24 @@ class _TensorReader:
     def owned(self, name: str) -> Tensor:
         """A tensor that may be kept as it is."""
         mapped = self._mapped(name)
+        if (merged := self._merged(name, mapped)) is not mapped:
+            return merged
         # What is converted or brought to a device is copied by that; vectors are small enough not to ask.
         copied = self._precision.device.type != "cpu" or (mapped.dim() > 1 and mapped.dtype != self._precision.dtype)
         return mapped if copied else mapped.clone()
 
+    def _given(self, name: str) -> Tensor:
+        """A tensor that may be read now, and not kept."""
+        return self._merged(name, self._mapped(name))
+
     def dense(self, dense: Dense) -> tuple[Tensor, Tensor]:
-        """Weight [out, in] and bias [out] of a layer, rows in our order, both free to be kept."""
+        """Weight [out, in] and bias [out] of a layer, rows in our order, for `Precision.linear`."""
         if len(dense.parts) == 1 and not dense.transposed and not dense.interleaved:
             name = dense.parts[0][0]
-            return self.owned(f"{name}.weight"), self.owned(f"{name}.bias")
-        weights = [self._mapped(f"{name}.weight") for name, _ in dense.parts]
+            # Large layers are most of a model: one that is brought to another form anyhow is not copied before.
+            take = self._given if self._precision.keeps_no_weight else self.owned
+            return take(f"{name}.weight"), self.owned(f"{name}.bias")
+        weights = [self._given(f"{name}.weight") for name, _ in dense.parts]
         biases = [self._mapped(f"{name}.bias") for name, _ in dense.parts]
         if dense.transposed:
             weights = [weight.t() for weight in weights]
@@ -118,6 +144,13 @@ class _TensorReader:
     def equal(self, first: str, second: str) -> bool:
         """Whether two tensors hold the same numbers."""
         return torch.equal(self._mapped(first), self._mapped(second))
+
+    def _merged(self, name: str, mapped: Tensor) -> Tensor:
+        """The tensor with the adapter's part of it; the same one if it has none."""
+        if self._adapter is None or (merged := self._adapter.merge(name, mapped)) is mapped:
+            return mapped
+        _check_finite(f"{self._adapter.directory}: {name} with its adapter", merged, self._precision)
+        return merged
 
     def _mapped(self, name: str) -> Tensor:
         """A tensor over the file's own pages: they go when it goes."""

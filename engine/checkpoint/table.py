@@ -81,5 +81,8 @@ def _shard(folder: ModelFolder, name: str) -> dict[str, TensorInfo]:
 def _remedy(folder: ModelFolder) -> str:
     pickled = next((name for name in folder.names() if _PICKLED.fullmatch(name)), None)
     if pickled is not None:
-        return f"{shown(pickled)} is never opened, because loading a pickle runs code: get the safetensors form of the model"
+        return (
+            f"{shown(pickled)} is never opened, because loading a pickle runs code: get the safetensors form of the model, "
+            f"or make it with: starfill models convert {folder.directory}"
+        )
     return "a model directory needs safetensors weights"

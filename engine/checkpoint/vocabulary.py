@@ -9,13 +9,14 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
+from engine.checkpoint.control import ControlTokens, find_end_of_turn
 from engine.checkpoint.folder import ModelFolder
 from engine.checkpoint.json_file import JsonLimits, read_object, refuse, shown
 from engine.errors import CheckpointError
@@ -29,6 +30,10 @@ _FIM = {"prefix": ("<fim_prefix>", "<fim-prefix>"), "middle": ("<fim_middle>", "
         "suffix": ("<fim_suffix>", "<fim-suffix>")}  # fmt: skip
 
 _BRACKETED = re.compile(r"<\S*>|\[\S*\]")
+
+_BEFORE_LINE_END = re.compile(r"(?<=\S)(?=[\r\n])")
+"""A line end after a non-blank character starts a new pre-token under GPT-2's pattern: no letter, digit or punctuation run
+crosses a line end, and a blank run starts where the non-blank one ended."""
 
 _STRICT = ConfigDict(strict=True, frozen=True, extra="ignore")
 
@@ -130,6 +135,38 @@ class VocabularyFile:
         """One more than the largest id."""
         return 1 + max(max(self.vocab.values()), max(self.control.values(), default=0))
 
+    @property
+    def seams(self) -> re.Pattern[str] | None:
+        """Where a text may be cut into pieces that tokenise independently of each other; None if nowhere."""
+        return _BEFORE_LINE_END if self.regex else None
+
+    def control_tokens(self) -> ControlTokens:
+        """The control tokens that mean something to us."""
+        fim = find_control(self.control)
+        return ControlTokens(
+            end_of_text=self.control[END_OF_TEXT],
+            fim_prefix=fim["prefix"],
+            fim_middle=fim["middle"],
+            fim_suffix=fim["suffix"],
+            filename=self.control.get("<filename>"),
+            reponame=self.control.get("<reponame>"),
+            end_of_turn=find_end_of_turn(self.control),
+        )
+
+    def normalised(self, text: str) -> str:
+        """What is tokenised in place of `text`: the text as it is."""
+        return text
+
+    def token_bytes(self) -> list[bytes]:
+        """What each id stands for; nothing for control tokens and for ids between."""
+        alphabet = byte_alphabet()
+        control = set(self.control.values())
+        table = [b""] * self.size
+        for text, token in self.vocab.items():
+            if token not in control:
+                table[token] = bytes(alphabet[c] for c in text) if all(c in alphabet for c in text) else text.encode()
+        return table
+
 
 def read_vocabulary(directory: Path, name: str = "tokenizer.json") -> VocabularyFile:
     """Validate `tokenizer.json`; raises CheckpointError that names the field."""
@@ -161,7 +198,7 @@ def read_vocabulary(directory: Path, name: str = "tokenizer.json") -> Vocabulary
         )
     return VocabularyFile(
         vocab=vocab,
-        merges=_merges(path, file.model),
+        merges=merge_pairs(path, file.model.merges, vocab),
         ignore_merges=file.model.ignore_merges,
         digits=parts[0].individual_digits if isinstance(parts[0], _Digits) else None,
         regex=isinstance(parts[-1], _ByteLevel) and parts[-1].use_regex,
@@ -232,14 +269,14 @@ def _check_control(path: Path, control: Mapping[str, int]) -> None:
             raise CheckpointError(f"{path}: added_tokens: {shown(text)} is ordinary text; expected <...> or [...]")
 
 
-def _merges(path: Path, model: _Bpe) -> tuple[tuple[str, str], ...]:
-    merges: list[tuple[str, str]] = []
-    vocab = model.vocab
-    for number, merge in enumerate(model.merges):
+def merge_pairs(path: Path, merges: Sequence[str | list[str]], vocab: Mapping[str, int]) -> tuple[tuple[str, str], ...]:
+    """The merges in one form; raises CheckpointError for one that makes no token."""
+    pairs: list[tuple[str, str]] = []
+    for number, merge in enumerate(merges):
         parts = merge.split(" ") if isinstance(merge, str) else merge
         if len(parts) != 2 or not all(part in vocab for part in parts) or parts[0] + parts[1] not in vocab:
             raise CheckpointError(
                 f"{path}: model.merges: number {number}, {shown(merge)}, is no pair that makes a token"
             )
-        merges.append((parts[0], parts[1]))
-    return tuple(merges)
+        pairs.append((parts[0], parts[1]))
+    return tuple(pairs)

@@ -1,4 +1,4 @@
-"""The commands: corpus, train, card, score, tune. Thin: each parses its flags and calls one function."""
+"""The commands: corpus, train, card, score. Thin: each parses its flags and calls one function."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import argparse
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 
@@ -22,9 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     card = commands.add_parser("card", help="complete a trained folder: model card, loss curve, tokenizer_config.json")
     card.add_argument("folder", type=Path)
     _score_flags(commands.add_parser("score", help="rest-of-line exact match on held-out packages"))
-    _tune_flags(commands.add_parser("tune", help="tune a model on a repository or on instruction pairs"))
     flags = parser.parse_args(arguments)
-    run = {"corpus": _corpus, "train": _train, "card": _card, "score": _score, "tune": _tune}[flags.command]
+    run = {"corpus": _corpus, "train": _train, "card": _card, "score": _score}[flags.command]
     return run(flags, started)
 
 
@@ -103,32 +101,3 @@ def _score(flags: argparse.Namespace, _started: float) -> int:
     from engine.training import runs
 
     return runs.score_and_record(flags)
-
-
-def _tune_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", type=Path, help="a repository, or a .jsonl file of instruction pairs")
-    parser.add_argument("--model", type=Path, required=True, help="the model folder to start from; it is not changed")
-    parser.add_argument("--out", type=Path, required=True, help="the folder for the tuned model or adapter")
-    parser.add_argument(
-        "--adapter", choices=("auto", "yes", "no"), default="auto", help="a low-rank adapter instead of all weights"
-    )
-    parser.add_argument("--rank", type=int, default=8)
-    parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--steps", type=int, default=0)
-    parser.add_argument("--device", default="")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--undo", action="store_true", help="remove what an earlier tune wrote to --out")
-
-
-def _tune(flags: argparse.Namespace, _started: float) -> int:
-    from engine.training import tune
-
-    if flags.undo:
-        tune.undo(flags.out)
-        return 0
-    plan = tune.TunePlan(
-        rank=flags.rank, minutes=flags.minutes, steps=flags.steps, seed=flags.seed,
-        adapter=None if flags.adapter == "auto" else flags.adapter == "yes",
-    )  # fmt: skip
-    tune.tune(flags.path, flags.model, flags.out, replace(plan, device=flags.device))
-    return 0

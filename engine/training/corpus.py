@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.training import bpe, dedup, languages, licences, packed, sources
+from engine import licences
+from engine.training import bpe, dedup, languages, packed, sources
 from engine.training.console import say
 from engine.training.manifest import Manifest, Package
 from engine.training.packed import Corpus, Document, Source

@@ -1,16 +1,17 @@
-"""Low-rank adapters (Hu et al. 2021) in PEFT's published layout: trained beside frozen weights, merged into them at load.
+"""Low-rank adapters (Hu et al. 2021) trained beside frozen weights, and written in PEFT's layout.
 
 W' = W + (alpha / r) B A        A [r, in], B [out, r]
+
+`engine.checkpoint.adapter` merges them into their base model at load.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 TARGETS = ("c_attn", "c_proj", "c_fc")
@@ -47,8 +48,8 @@ def attach(model: nn.Module, rank: int, alpha: float) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def write(model: nn.Module, folder: Path, rank: int, alpha: float, base: str) -> int:
-    """Write the adapters of `model` -> their size in bytes."""
+def write(model: nn.Module, folder: Path, rank: int, alpha: float, base: str, revision: str | None = None) -> int:
+    """Write the adapters of `model` -> their size in bytes. `base` is the model's id or its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     state: dict[str, Tensor] = {}
     for name, module in model.named_modules():
@@ -57,35 +58,9 @@ def write(model: nn.Module, folder: Path, rank: int, alpha: float, base: str) ->
             state[f"{_PREFIX}{name}.lora_B.weight"] = module.lora_B.detach().to("cpu", torch.float32).contiguous()
     save_file(state, str(folder / WEIGHTS), metadata={"format": "pt"})
     config = {
-        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base, "r": rank, "lora_alpha": alpha,
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base, "revision": revision,
+        "r": rank, "lora_alpha": alpha,
         "target_modules": list(TARGETS), "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False, "inference_mode": True,
     }  # fmt: skip
     (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     return (folder / WEIGHTS).stat().st_size
-
-
-@dataclass(frozen=True, slots=True)
-class Adapter:
-    """A trained adapter, to be merged into a checkpoint's tensors one by one as they are loaded."""
-
-    state: dict[str, Tensor]
-    scale: float
-
-    @classmethod
-    def read(cls, folder: Path) -> Adapter:
-        """An adapter folder; ValueError for another kind of adapter."""
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none":
-            raise ValueError(f"{folder}: only plain low-rank adapters are known")
-        state = {name.removeprefix(_PREFIX): tensor for name, tensor in load_file(str(folder / WEIGHTS)).items()}
-        return cls(state, float(config["lora_alpha"]) / int(config["r"]))
-
-    def merge(self, name: str, weight: Tensor) -> Tensor:
-        """The tensor of that name (`transformer.h.0.attn.c_attn.weight`) with its low-rank part added, in its own dtype."""
-        stem = name.removesuffix(".weight")
-        a, b = self.state.get(f"{stem}.lora_A.weight"), self.state.get(f"{stem}.lora_B.weight")
-        if not name.endswith(".weight") or a is None or b is None:
-            return weight
-        if weight.shape != (b.shape[0], a.shape[1]):
-            raise ValueError(f"{name}: the adapter was made for {(b.shape[0], a.shape[1])}, not {tuple(weight.shape)}")
-        return (weight.float() + self.scale * (b.to(weight.device) @ a.to(weight.device))).to(weight.dtype)

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from engine.training import licences
-from engine.training.licences import Licence
+from engine import licences
+from engine.licences import Licence
 from engine.training.manifest import Package
 
 _MAX_MEMBER = 2_000_000  # bytes

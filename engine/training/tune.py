@@ -1,8 +1,7 @@
 """Tuning on a user's own repository, or on instruction pairs: small models whole, larger ones by a low-rank adapter.
 
-The model it starts from is never written to. The result goes to a folder of its own with a note of what it was made from, so
-the way back is to use the old folder again, or `undo`, which removes the new one. A result that does not help on held-out
-files is not kept.
+The model it starts from is never written to. The result goes to a folder of its own with a note of what it was made from; a
+result that does not help on what was held out is not written. `engine.tuning` is the public command's side of it.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ import json
 import shutil
 import subprocess
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from engine.instruct import NOTE, Form
+from engine.sizes import human_size
 from engine.training import export, languages, lora, score
 from engine.training.batches import Classes, Ids, Mix, Windows
 from engine.training.bpe import Vocabulary
 from engine.training.console import Progress, say
-from engine.training.model import Model
+from engine.training.model import Model, Shape
 from engine.training.optimiser import Optimiser, Rates
 from engine.training.packed import Corpus, Document, Source
 from engine.training.pairs import Pairs
@@ -33,7 +35,6 @@ from engine.training.samples import Layout
 from engine.training.schedule import Budget, Schedule
 from engine.training.scrub import scrub
 
-NOTE = "tune.json"
 _WHOLE_LIMIT = 60_000_000  # parameters; larger models get an adapter
 _HELDOUT_SHARE = 0.1
 
@@ -65,6 +66,19 @@ class TunePlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Base:
+    """The model that tuning starts from, as the result is to name it."""
+
+    id: str
+    revision: str | None = None
+    fingerprint: str | None = None
+    """What tells its weights from others of the same shape."""
+    instruct: str | None = None
+    """The form of instructions that it follows, which tuning on a repository leaves as it is."""
+    terms: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Measure:
     """How good a model is on what was held out: nats a token of what is to be written, exact lines in per cent."""
 
@@ -83,13 +97,23 @@ class Outcome:
     steps: int
 
 
-def collect(path: Path) -> list[Document]:
-    """Source files of a repository: those git knows where there is git; generated and vendored ones out; secrets masked."""
+Excluded = Callable[[str], bool]
+"""Whether a file stays out, by its path inside the repository."""
+
+
+def collect(path: Path, excluded: Excluded = lambda _path: False) -> list[Document]:
+    """Source files of a repository: what git does not ignore; generated and vendored ones out; secrets masked."""
     documents = []
     for file in sorted(_files(path)):
         inside = file.relative_to(path).as_posix()
         language = languages.language_of(inside)
-        if language is None or not file.is_file() or file.is_symlink() or file.stat().st_size > 1_000_000:
+        if (
+            language is None
+            or excluded(inside)
+            or not file.is_file()
+            or file.is_symlink()
+            or file.stat().st_size > 1_000_000
+        ):
             continue
         text = languages.normalise(file.read_bytes())
         if text is not None and languages.refusal(inside, text) is None:
@@ -116,17 +140,33 @@ def split(documents: list[Document]) -> tuple[list[Document], list[Document]]:
     return ranked[held:], ranked[:held]
 
 
-def tune(path: Path, model_folder: Path, out: Path, plan: TunePlan | None = None) -> Outcome:
-    """Tune the model in `model_folder` on `path` (a folder, or a .jsonl file of pairs) and write the result to `out`."""
+def tune(
+    path: Path,
+    model_folder: Path,
+    out: Path,
+    plan: TunePlan | None = None,
+    *,
+    base: Base | None = None,
+    excluded: Excluded = lambda _path: False,
+) -> Outcome:
+    """Tune the model in `model_folder` on `path` (a folder, or a .jsonl file of pairs) and write the result to `out`.
+
+    `base` is how the result names that model; its folder if left out. `excluded` keeps files of a repository out.
+    """
     plan = plan or TunePlan()
     if out.exists() and any(out.iterdir()):
         raise TuneError(f"{out} is not empty; remove it, or undo the tuning there first")
+    base = base or Base(str(model_folder.resolve()))
     device = torch.device(plan.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model = export.read(model_folder).to(device)
+    shape = Shape.of_config(json.loads((model_folder / "config.json").read_text(encoding="utf-8")))
+    adapter = plan.adapter if plan.adapter is not None else shape.parameters > _WHOLE_LIMIT
+    _check_memory(shape, device, adapter=adapter)
+    # Weights that are frozen need no more digits than they have.
+    half = adapter and device.type == "cuda"
+    model = export.read(model_folder, torch.bfloat16 if half else torch.float32).to(device)
     vocabulary = Vocabulary.read(model_folder / "tokenizer.json")
     length = min(plan.length, model.shape.positions)
-    task = _task(path, vocabulary, length, plan)
-    adapter = plan.adapter if plan.adapter is not None else model.shape.parameters > _WHOLE_LIMIT
+    task = _task(path, vocabulary, length, plan, excluded)
     say("scoring before")
     before = task.measure(model, device)
     torch.manual_seed(plan.seed)
@@ -139,45 +179,46 @@ def tune(path: Path, model_folder: Path, out: Path, plan: TunePlan | None = None
     say("scoring after")
     after = task.measure(model, device)
     outcome = Outcome(before, after, after.loss < before.loss, adapter, steps)
-    say(f"held out: loss {before.loss:.3f} -> {after.loss:.3f}" + _exact(before, after))
     if not outcome.kept:
-        say("tuning did not help on held-out files; nothing was written")
         return outcome
     if adapter:
-        lora.write(model, out, plan.rank, plan.alpha, str(model_folder.resolve()))
+        lora.write(model, out, plan.rank, plan.alpha, base.id, base.revision)
     else:
         export.write(model, vocabulary.json, out)
         export.write_tokenizer_config(out, model.shape.positions)
+    if isinstance(task, Pairs):
+        base = replace(base, instruct=Form.ALPACA)
     files = sorted(file.name for file in out.iterdir())
-    note = {"base": str(model_folder.resolve()), "files": [*files, NOTE], **asdict(outcome)}
+    note = {
+        "base": {"id": base.id, "revision": base.revision, "fingerprint": base.fingerprint},
+        "instruct": base.instruct,
+        "terms": base.terms,
+        "files": [*files, NOTE],
+        **asdict(outcome),
+    }
     (out / NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
-    say(f"written to {out}; the way back: keep using {model_folder}, or undo")
     return outcome
 
 
-def undo(out: Path) -> None:
-    """Remove what `tune` wrote to `out`, and nothing else; TuneError if that is not a tuned model."""
-    note = out / NOTE
-    if not note.exists():
-        raise TuneError(f"{out}: no {NOTE} there, so nothing of ours to remove")
-    for name in json.loads(note.read_text(encoding="utf-8"))["files"]:
-        file = out / name
-        if file.parent == out:
-            file.unlink(missing_ok=True)
-    if not any(out.iterdir()):
-        out.rmdir()
+def _check_memory(shape: Shape, device: torch.device, *, adapter: bool) -> None:
+    """Refuse at once what cannot fit: weights, their gradients and moments, or frozen weights and little beside them."""
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    else:
+        import psutil
+
+        free = psutil.virtual_memory().available
+    each = (2 if device.type == "cuda" else 4) if adapter else 16
+    needed = shape.parameters * each * 1.1
+    if needed > free:
+        remedy = "" if adapter else "; an adapter takes less"
+        raise TuneError(f"tuning this model takes {human_size(int(needed))}, {human_size(free)} are free{remedy}")
 
 
-def _exact(before: Measure, after: Measure) -> str:
-    if before.exact is None or after.exact is None:
-        return ""
-    return f", exact lines {before.exact:.1f} -> {after.exact:.1f} %"
-
-
-def _task(path: Path, vocabulary: Vocabulary, length: int, plan: TunePlan) -> Pairs | Repository:
+def _task(path: Path, vocabulary: Vocabulary, length: int, plan: TunePlan, excluded: Excluded) -> Pairs | Repository:
     if path.is_file():
         return Pairs(path, vocabulary, length, plan.batch, plan.seed)
-    documents = collect(path)
+    documents = collect(path, excluded)
     if len(documents) < 4:
         raise TuneError(f"{path}: {len(documents)} usable source files; at least 4 are needed")
     return Repository(path.resolve().name, documents, vocabulary, length, plan)
@@ -232,17 +273,18 @@ def middle_loss(model: Model, ids: npt.NDArray[Any], classes: npt.NDArray[Any], 
 def _train(model: Model, optimiser: Optimiser, task: Pairs | Repository, plan: TunePlan, device: torch.device) -> int:
     schedule, budget = Schedule(warm_up=0.05, decay=0.6), Budget(plan.minutes * 60, plan.steps)
     weight_of = torch.tensor([0.0, 0.5, 1.0], device=device)
-    progress, started, step, share = Progress("tuning"), time.monotonic(), 0, 0.0
+    started, step, share = time.monotonic(), 0, 0.0
     model.train()
-    while share < 1.0:
-        ids, classes = task.batch(step)
-        weights = weight_of[torch.from_numpy(classes[:, 1:].astype(np.int64)).to(device)]
-        tokens = torch.from_numpy(ids.astype(np.int64)).to(device)
-        with mixed_precision(device):
-            loss = model.loss(tokens, weights) / weights.sum().clamp(min=1.0)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step(schedule.factor(share))
-        step += 1
-        share = budget.share(time.monotonic() - started, step)
-        progress.show(share, f"loss {float(loss.detach()):.3f}")
+    with Progress("tuning") as progress:
+        while share < 1.0:
+            ids, classes = task.batch(step)
+            weights = weight_of[torch.from_numpy(classes[:, 1:].astype(np.int64)).to(device)]
+            tokens = torch.from_numpy(ids.astype(np.int64)).to(device)
+            with mixed_precision(device):
+                loss = model.loss(tokens, weights) / weights.sum().clamp(min=1.0)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step(schedule.factor(share))
+            step += 1
+            share = budget.share(time.monotonic() - started, step)
+            progress.show(share, f"loss {float(loss.detach()):.3f}")
     return step

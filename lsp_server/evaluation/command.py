@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +14,29 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from engine.errors import StarfillError
 from engine.models import STARTER_ID, locate
-from lsp_server.context import Context
+from lsp_server.calibration import LEAST, LEAST_IN_PROSE
+from lsp_server.completer import PLAIN, Policy
 from lsp_server.engines import connect
+from lsp_server.evaluation.folders import Folders
 from lsp_server.evaluation.holes import Hole, Kind, cut
 from lsp_server.evaluation.passing import figures, solve
 from lsp_server.evaluation.picture import draw
 from lsp_server.evaluation.report import Estimates, as_row, differences, show, summarise
 from lsp_server.evaluation.runner import Result, Runner, reshape, window_of
 from lsp_server.evaluation.sandbox import isolation
-from lsp_server.evaluation.sources import Source, read_sources
+from lsp_server.evaluation.sources import read_sources
 from lsp_server.evaluation.suites import PASS_SUITES, card_figure, read_holes, read_problems
 from lsp_server.evaluation.tape import Recording, Tape
-from lsp_server.settings import load_settings
-from lsp_server.shaping import ALL_RULES
+from lsp_server.features.neighbours import budget_of
+from lsp_server.settings import Settings, load_settings
+from lsp_server.shaping import ALL_RULES, Rule
 from lsp_server.state.events import Surroundings
 
 LAYOUTS = ("anchored", "spm", "psm")
 CONTEXTS = ("files", "path")
 """Where context can come from: other files of the same folder, as if they were open; the document's own path."""
 
-_OPEN_FILES = 8
+_WINDOW = 2_048  # tokens, of a model that does not say how many it has
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class Options:
     run_code: bool = False
     contexts: frozenset[str] = frozenset()
     samples: int = 1
+    prompted: bool = False
     temperature: float = 0.2
 
 
@@ -85,6 +88,8 @@ def contexts_of(names: Sequence[str]) -> frozenset[str]:
 
 async def evaluate(options: Options, flags: Mapping[str, Any], console: Console) -> dict[str, Any]:
     """Run it -> the JSON row."""
+    if options.prompted and options.suite not in PASS_SUITES:
+        raise StarfillError(f"--prompted is for suites with tests: --suite {', '.join(PASS_SUITES)}")
     if options.suite in PASS_SUITES:
         return await evaluate_passing(options.suite, options, flags, console)
     return await evaluate_holes(cut_holes(options), options, flags, console)
@@ -112,21 +117,22 @@ async def evaluate_holes(
     engine = connect(settings, trust_folder=True)
     max_tokens = options.max_tokens or settings.max_tokens
     model = (locate(settings.model).id if settings.engine == "auto" else settings.model) or STARTER_ID
+    policy = _policy(settings)
     variants: dict[str, list[Result]] = {}
     layouts = [name for name in LAYOUTS if name != (options.layout or "anchored")] if options.ablate else []
     try:
         await engine.ready(invoked=True, progress=None)
         tape = Tape(engine, layout=options.layout, whole=options.ablate, file=options.recording, model=model)
-        found = await _run(tape, holes, max_tokens, options, options.contexts, console, "completing")
+        found = await _run(tape, holes, max_tokens, options, options.contexts, policy, console, "completing")
         variants["everything"] = [result for result, _ in found]
         if options.ablate:
-            variants |= _without_rules(found)
+            variants |= _without_rules(found, policy, invoked=not options.automatic)
         for layout in layouts:
             other = Tape(engine, layout=layout, whole=True, file=options.recording, model=model)
-            found = await _run(other, holes, max_tokens, options, options.contexts, console, layout)
+            found = await _run(other, holes, max_tokens, options, options.contexts, policy, console, layout)
             variants[f"layout {layout}"] = [result for result, _ in found]
         for source in sorted(options.contexts) if options.ablate else ():
-            found = await _run(tape, holes, max_tokens, options, options.contexts - {source}, console, source)
+            found = await _run(tape, holes, max_tokens, options, options.contexts - {source}, policy, console, source)
             variants[f"context {source}"] = [result for result, _ in found]
     finally:
         await engine.aclose()
@@ -175,12 +181,22 @@ async def evaluate_passing(suite: str, options: Options, flags: Mapping[str, Any
         await engine.ready(invoked=True, progress=None)
         with _bar(console) as (start, advance):
             start("solving", len(problems))
-            solved = await solve(engine, problems, options.samples, temperature=options.temperature, advance=advance)
+            solved = await solve(
+                engine,
+                problems,
+                options.samples,
+                temperature=options.temperature,
+                prompted=options.prompted,
+                advance=advance,
+            )
     finally:
         await engine.aclose()
-    row: dict[str, Any] = {"question": "pass@k", "suite": suite, "model": model, "samples": options.samples, "pass": {}}
+    row: dict[str, Any] = {
+        "question": "pass@k", "suite": suite, "model": model, "samples": options.samples, "prompted": options.prompted,
+        "pass": {},
+    }  # fmt: skip
     for (language, k), value in figures(solved, options.samples).items():
-        figure = card_figure(model, suite, language) if k == 1 else None
+        figure = card_figure(model, suite, language) if k == 1 and not options.prompted else None
         row["pass"][f"{language} pass@{k}"] = {
             "value": round(100 * value.mean, 2), "low": round(100 * value.low, 2), "high": round(100 * value.high, 2),
             "n": value.n, "model_card": figure,
@@ -200,10 +216,12 @@ async def _run(
     max_tokens: int,
     options: Options,
     contexts: frozenset[str],
+    policy: Policy,
     console: Console,
     what: str,
 ) -> list[tuple[Result, Recording | None]]:
-    runner = Runner(max_tokens, automatic=options.automatic, context=_surroundings(options, contexts))
+    surroundings = _surroundings(options, contexts, tape.window)
+    runner = Runner(max_tokens, automatic=options.automatic, context=surroundings, policy=policy)
     with _bar(console) as (start, advance):
         start(what, len(holes))
         return await runner.run(holes, tape, advance)
@@ -230,33 +248,42 @@ def _write(row: Mapping[str, Any], options: Options) -> None:
             file.write(json.dumps(row) + "\n")
 
 
-def _without_rules(found: Sequence[tuple[Result, Recording | None]]) -> dict[str, list[Result]]:
-    """The same generations without each rule; where the model was not asked, it would not be without the rule either."""
-    variants: dict[str, list[Result]] = {f"rule {rule}": [] for rule in sorted(ALL_RULES)}
+def _without_rules(
+    found: Sequence[tuple[Result, Recording | None]], policy: Policy, *, invoked: bool
+) -> dict[str, list[Result]]:
+    """The same generations without each rule, and without the bound on confidence; where the model was not asked, it would
+    not be without the rule either.
+    """
+    off: dict[str, tuple[frozenset[Rule], Policy | None]] = {
+        **{f"rule {rule}": (ALL_RULES - {rule}, policy) for rule in sorted(ALL_RULES)},
+        "confidence": (ALL_RULES, None),
+    }
+    variants: dict[str, list[Result]] = {name: [] for name in off}
     for result, recording in found:
         window = window_of(result.hole)
-        for rule in sorted(ALL_RULES):
-            shaped = reshape(result.hole, recording, ALL_RULES - {rule}, window) if recording else result
-            variants[f"rule {rule}"].append(shaped)
+        for name, (rules, bound) in off.items():
+            hole = result.hole
+            shaped = reshape(hole, recording, rules, window, invoked=invoked, policy=bound) if recording else result
+            variants[name].append(shaped)
     return variants
 
 
-def _surroundings(options: Options, contexts: frozenset[str]) -> Callable[[Hole], Surroundings]:
+def _policy(settings: Settings) -> Policy:
+    """What of the settings says how sure the model has to be; what this user has accepted so far plays no part."""
+    wanted = settings.min_confidence
+    least, in_prose = (LEAST, LEAST_IN_PROSE) if wanted == "auto" else (wanted, wanted)
+    return replace(PLAIN, min_confidence=least, min_in_prose=in_prose)
+
+
+def _surroundings(
+    options: Options, contexts: frozenset[str], model_window: int | None
+) -> Callable[[Hole], Surroundings]:
     """What the language server would say of a document with these sources of context, and what a suite brings with it."""
-    folders: dict[str, list[Source]] = defaultdict(list)
-    if "files" in contexts and options.suite is None:
-        for source in read_sources(options.paths):
-            folders[source.path.rpartition("/")[0]].append(source)
+    open_files = "files" in contexts and options.suite is None
+    folders = Folders(read_sources(options.paths) if open_files else (), budget_of(model_window or _WINDOW))
 
     def around(hole: Hole) -> Surroundings:
-        pieces = hole.context
-        neighbours = [source for source in folders[hole.path.rpartition("/")[0]] if source.path != hole.path]
-        if neighbours:
-            context = Context()
-            for source in neighbours[:_OPEN_FILES]:
-                context.put(source.path, source.path, source.text, 1)
-            pieces += context.around(hole.path, window_of(hole), hole.prefix.count("\n"))
         path = hole.path if "path" in contexts else None
-        return Surroundings(path=path, language=hole.language.id, context=pieces)
+        return Surroundings(path=path, language=hole.language.id, context=hole.context + folders.around(hole))
 
     return around

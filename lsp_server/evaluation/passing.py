@@ -15,6 +15,11 @@ from lsp_server.evaluation.suites import Problem
 
 MAX_TOKENS = 512
 
+PROMPTED_PATH = "solutions/solution_1.py"
+PROMPTED_LINE = "# Here is the correct implementation of the code exercise\n"
+"""What StarCoder's authors put before a problem to have it taken for an exercise and its solution: a file's name and a
+comment. They report it with the model (Li et al. 2023, "prompted")."""
+
 
 async def solve(
     engine: Engine,
@@ -22,9 +27,13 @@ async def solve(
     samples: int,
     *,
     temperature: float,
+    prompted: bool = False,
     advance: Callable[[], None] = lambda: None,
 ) -> list[tuple[Problem, int]]:
-    """How many of `samples` answers pass, for each problem; raises StarfillError for a language that nothing here runs."""
+    """How many of `samples` answers pass, for each problem; raises StarfillError for a language that nothing here runs.
+
+    `prompted`: each problem stands in a file of solutions.
+    """
     missing = sorted({problem.language for problem in problems if not runs(problem.language)})
     if missing:
         raise StarfillError(
@@ -34,7 +43,7 @@ async def solve(
     for problem in problems:
         right = 0
         for seed in range(samples):
-            text = await _answer(engine, problem, seed, temperature if samples > 1 else 0.0)
+            text = await _answer(engine, problem, seed, temperature if samples > 1 else 0.0, prompted)
             right += await asyncio.to_thread(passes, problem.program(text), problem.language)
         solved.append((problem, right))
         advance()
@@ -54,8 +63,11 @@ def figures(solved: Sequence[tuple[Problem, int]], samples: int) -> dict[tuple[s
     return found
 
 
-async def _answer(engine: Engine, problem: Problem, seed: int, temperature: float) -> str:
+async def _answer(engine: Engine, problem: Problem, seed: int, temperature: float, prompted: bool) -> str:
     body: dict[str, Any] = {"prompt": problem.prompt, "max_tokens": MAX_TOKENS, "temperature": temperature}
+    if prompted:  # as a file of that name without anything below: the engine writes the control token before it
+        body["prompt"] = PROMPTED_LINE + problem.prompt
+        body |= {"suffix": "", "starfill": {"layout": "none", "path": PROMPTED_PATH}}
     if temperature:
         body |= {"top_p": 0.95, "seed": seed}
     body |= {"stream": True, "stream_options": {"include_usage": True}}

@@ -8,7 +8,7 @@ from time import perf_counter
 
 from engine.errors import StarfillError
 from lsp_server.buffer import Buffer
-from lsp_server.completer import Completer
+from lsp_server.completer import PLAIN, Completer, Policy
 from lsp_server.evaluation import scores
 from lsp_server.evaluation.holes import Hole, Kind
 from lsp_server.evaluation.tape import Recording, Tape
@@ -81,10 +81,19 @@ def judge(
 class Runner:
     """Completes holes one after the other, as one author would ask."""
 
-    def __init__(self, max_tokens: int, *, automatic: bool, context: Callable[[Hole], Surroundings]) -> None:
+    def __init__(
+        self,
+        max_tokens: int,
+        *,
+        automatic: bool,
+        context: Callable[[Hole], Surroundings],
+        policy: Policy = PLAIN,
+    ) -> None:
+        """`policy`: how sure the model has to be of what an automatic request shows."""
         self._max_tokens = max_tokens
         self._automatic = automatic
         self._context = context
+        self._policy = policy
 
     async def run(
         self, holes: Sequence[Hole], tape: Tape, advance: Callable[[], None] = lambda: None
@@ -95,7 +104,7 @@ class Runner:
         """
         results: list[tuple[Result, Recording | None]] = []
         for hole in holes:
-            completer = Completer(tape, self._max_tokens, perf_counter)
+            completer = Completer(tape, self._max_tokens, perf_counter, policy=self._policy)
             tape.last = None
             try:
                 outcome = await completer.complete(
@@ -116,14 +125,26 @@ class Runner:
         return results
 
 
-def reshape(hole: Hole, recording: Recording, rules: frozenset[Rule], window: Window | None = None) -> Result:
-    """Shape a recorded generation by some of the rules."""
-    shaper = Shaper(window or window_of(hole), hole.language, rules)
-    tokens, enough = 0, False
+def reshape(
+    hole: Hole,
+    recording: Recording,
+    rules: frozenset[Rule],
+    window: Window | None = None,
+    *,
+    invoked: bool = False,
+    policy: Policy | None = None,
+) -> Result:
+    """Shape a recorded generation by some of the rules; with a `policy` it is not shown if the model was not sure enough."""
+    shaper = Shaper(window or window_of(hole), hole.language, rules, invoked=invoked)
+    tokens, total, enough = 0, 0.0, False
     for text, logprobs in recording.pieces:
         tokens += len(logprobs)
+        total += sum(logprobs)
         if shaper.feed(text).enough:
             enough = True
             break
     text, reason = shaper.finish(cut_short=not enough and recording.finish == "length")
+    if text and tokens and policy is not None and not invoked:
+        doubt = policy.doubt(total / tokens, prose=shaper.in_prose)
+        text, reason = (text, None) if doubt is None else ("", doubt[0])
     return judge(hole, text, reason, tokens=tokens, computed=recording.computed)

@@ -71,6 +71,11 @@ class Tape:
         """Nothing is primed: each hole is another document."""
         return False
 
+    @property
+    def window(self) -> int | None:
+        """The engine's."""
+        return None if self._engine is None else self._engine.window
+
     async def ready(self, *, invoked: bool, progress: Progress | None) -> None:
         """See `completer.Engine`."""
         if self._engine is not None:

@@ -5,8 +5,6 @@ Several servers add to one file. What is counted is written from time to time, a
 
 from __future__ import annotations
 
-import fcntl
-import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -14,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lsp_server.features.confidence import Confidence
+from lsp_server.features.local_file import LocalFile
 from lsp_server.features.offers import Offer
 from lsp_server.rules.languages import by_id
 
@@ -23,17 +23,20 @@ WRITE_EVERY = 30.0
 """Seconds for which counts are kept in memory at most while there are new ones."""
 
 _VERSION = 1
-_MAX_FILE = 2**20
 _BINS = (-0.1, -0.2, -0.4, -0.7, -1.0, -1.5, -2.0)  # mean log-probabilities, from sure to unsure
 
 Counts = Counter[tuple[str, str]]
 
 
 class Acceptance:
-    """The counts. Nothing is counted, written or told while they are not `enabled`, or without a `file`."""
+    """The counts. Nothing is counted, written or told while they are not `enabled`, or without a `file`.
 
-    def __init__(self, file: Path | None, clock: Callable[[], float]) -> None:
-        self.file = file
+    `confidence` hears what became of completions that nobody had asked for by hand.
+    """
+
+    def __init__(self, file: Path | None, clock: Callable[[], float], confidence: Confidence | None = None) -> None:
+        self.file = None if file is None else LocalFile(file)
+        self._confidence = confidence
         self._enabled = True
         self._clock = clock
         self._new: Counts = Counter()
@@ -53,6 +56,8 @@ class Acceptance:
     def offered(self, offer: Offer) -> None:
         """It was sent to the editor as an answer."""
         self._add(offer, "offered", f"offered {_bin(offer.logprob)}")
+        if self._confidence is not None and not offer.by_hand:
+            self._confidence.offered(offer.logprob)
 
     def shown(self, offer: Offer) -> None:
         """The editor says that it was shown."""
@@ -91,20 +96,21 @@ class Acceptance:
         if not self._new:
             return
         try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            with self.file.with_suffix(".lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                counts = self._read() + self._new
-                temporary = self.file.with_suffix(".new")
-                temporary.write_text(_encode(counts), "utf-8")
-                temporary.chmod(0o600)
-                temporary.replace(self.file)
+            self.file.update(lambda found: _encoded(_decoded(found) + self._new))
         except OSError as error:
-            log.warning("%s: %s; acceptance is not counted", self.file, error.strerror)
+            log.warning("%s: %s; acceptance is not counted", self.file.path, error.strerror)
             self.file = None
         self._new.clear()
 
+    def reset(self) -> None:
+        """Forget everything."""
+        self._new.clear()
+        if self.file is not None:
+            self.file.remove()
+
     def _take(self, offer: Offer, length: int) -> None:
+        if self._confidence is not None and not offer.taken and not offer.by_hand:
+            self._confidence.accepted(offer.logprob)
         self._add(offer, "characters", by=length - offer.taken)
         offer.taken = length
 
@@ -119,23 +125,24 @@ class Acceptance:
             self.flush()
 
     def _read(self) -> Counts:
-        counts: Counts = Counter()
-        with suppress(OSError, ValueError, AttributeError, KeyError, TypeError):
-            if self.file is None or self.file.stat().st_size > _MAX_FILE:
-                return counts
-            found: Mapping[str, Any] = json.loads(self.file.read_text("utf-8"))
-            for language, named in found["languages"].items() if found.get("version") == _VERSION else ():
-                for what, count in named.items():
-                    if isinstance(count, int) and count > 0:
-                        counts[language, what] = count
-        return counts
+        return Counter() if self.file is None else _decoded(self.file.read())
 
 
-def _encode(counts: Counts) -> str:
+def _decoded(found: Mapping[str, Any]) -> Counts:
+    counts: Counts = Counter()
+    with suppress(AttributeError, KeyError, TypeError):
+        for language, named in found["languages"].items() if found.get("version") == _VERSION else ():
+            for what, count in named.items():
+                if isinstance(count, int) and count > 0:
+                    counts[language, what] = count
+    return counts
+
+
+def _encoded(counts: Counts) -> Mapping[str, Any]:
     languages: dict[str, dict[str, int]] = {}
     for (language, what), count in sorted(counts.items()):
         languages.setdefault(language, {})[what] = count
-    return json.dumps({"version": _VERSION, "languages": languages}, indent=1) + "\n"
+    return {"version": _VERSION, "languages": languages}
 
 
 def _bin(logprob: float | None) -> str:

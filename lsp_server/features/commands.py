@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lsp_server.features.acceptance import Acceptance
+from lsp_server.features.confidence import Confidence
 from lsp_server.features.offers import Offers
 from lsp_server.features.status import Status
 
@@ -17,12 +18,14 @@ class Commands:
         self,
         offers: Offers,
         acceptance: Acceptance,
+        confidence: Confidence,
         status: Status,
         facts: Callable[[], Mapping[str, Any]],
     ) -> None:
         """`facts`: what else the status command says."""
         self._offers = offers
         self._acceptance = acceptance
+        self._confidence = confidence
         self._status = status
         self._facts = facts
 
@@ -49,7 +52,12 @@ class Commands:
 
     def statistics(self) -> dict[str, Any]:
         """How much was accepted, by language."""
-        return {"languages": self._acceptance.summary()}
+        return {"languages": self._acceptance.summary(), "confidence": self._confidence.summary()}
+
+    def reset_statistics(self) -> None:
+        """Forget what was counted, and what was learned from it."""
+        self._acceptance.reset()
+        self._confidence.reset()
 
 
 def _field(params: Any, name: str) -> Any:

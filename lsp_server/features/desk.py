@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from lsp_server.attribution.attributor import Attributor
+from lsp_server.attribution.origin import Origin
 from lsp_server.buffer import Position
+from lsp_server.calibration import LEAST_IN_PROSE
 from lsp_server.completer import Completer, Policy
 from lsp_server.features.acceptance import Acceptance
+from lsp_server.features.confidence import Confidence
 from lsp_server.features.documents import Document
+from lsp_server.features.neighbours import Neighbours
 from lsp_server.features.offers import Offers
 from lsp_server.features.status import Status
 from lsp_server.privacy.admission import Admission
+from lsp_server.privacy.uris import local_path
 from lsp_server.settings import LiveSettings, names_another_engine
-from lsp_server.state.events import Outcome, Surroundings
+from lsp_server.state.events import Outcome
 from lsp_server.window import window_at
 
 
@@ -21,8 +27,14 @@ from lsp_server.window import window_at
 class Offered:
     """What goes to the editor: texts with the document's line ends, and their ids."""
 
-    texts: tuple[str, ...] = ()
-    identifiers: tuple[str, ...] = ()
+    texts: tuple[str, ...]
+    identifiers: tuple[str, ...]
+    outcome: Outcome
+
+    @property
+    def origins(self) -> tuple[tuple[Origin, ...], ...]:
+        """Where each text is known to stand verbatim."""
+        return tuple(item.origins for item in self.outcome.items)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,33 +58,62 @@ class Desk:
         status: Status,
         offers: Offers,
         acceptance: Acceptance,
+        confidence: Confidence,
+        neighbours: Neighbours,
+        attributor: Attributor,
+        model_window: Callable[[], int | None],
         change_engine: Callable[[], None],
     ) -> None:
-        """`change_engine` is called when the settings name another engine than before."""
+        """`model_window`: see `completer.Engine.window`. `change_engine` is called when the settings name another engine than
+        before.
+        """
         self.offers = offers
         self._settings = settings
         self._completer = completer
         self._admission = admission
         self._status = status
         self._acceptance = acceptance
+        self._confidence = confidence
+        self._neighbours = neighbours
+        self._attributor = attributor
+        self._model_window = model_window
         self._change_engine = change_engine
         self._settled = settings.current
         self.settle()
 
     def settle(self, roots: Iterable[str] | None = None) -> None:
         """Settings changed, or the workspace's folders did: let everything go by them."""
-        settings = self._settings.current
+        settings, roots = self._settings.current, None if roots is None else tuple(roots)
         self._admission.configure(settings, roots)
+        self._neighbours.configure(settings.context, roots)
+        self._attributor.configure(settings)
+        model = f"{settings.engine} {settings.model} {settings.dtype}"
+        self._acceptance.enabled = settings.statistics
+        self._confidence.configure(enabled=settings.statistics, model=model)
         self._completer.configure(
             max_tokens=settings.max_tokens,
-            policy=Policy(speculate=settings.speculate, min_confidence=settings.min_confidence),
-            scope=f"{settings.engine} {settings.model} {settings.dtype}",
+            policy=Policy(speculate=settings.speculate),
+            scope=model,
         )
-        self._acceptance.enabled = settings.statistics
+        self._require()
         before, self._settled = self._settled, settings
         if names_another_engine(before, settings):
             self._change_engine()
+        self._status.settled()
         self.tell_notices()
+
+    def _require(self) -> None:
+        """Have what is learned of confidence go for the next request."""
+        wanted = self._settings.current.min_confidence
+        if wanted == "auto":
+            self._completer.require(self._confidence.least(), LEAST_IN_PROSE)
+        else:
+            self._completer.require(wanted, wanted)
+
+    def refresh(self) -> None:
+        """Let everything go by the user's own file, should it have changed."""
+        if self._settings.refresh():
+            self.settle()
 
     def tell_notices(self) -> None:
         """Tell the user what is wrong with their settings, once each."""
@@ -91,8 +132,8 @@ class Desk:
         selected: Selected | None = None,
     ) -> Offered:
         """Complete there. `identifier` is the first item's id, if it was told already."""
-        if self._settings.refresh():
-            self.settle()
+        self.refresh()
+        self._require()
         self.tell_notices()
         self._status.began()
         outcome: Outcome | None = None
@@ -104,11 +145,12 @@ class Desk:
         for item in outcome.items:
             text = (selected.text if selected else "") + item.text.replace("\n", document.buffer.end_of_line)
             texts.append(text)
-            identifiers.append(self.offers.add(item, text, document.buffer.language, identifier))
+            language = document.buffer.language
+            identifiers.append(self.offers.add(item, text, language, identifier, by_hand=invoked))
             identifier = None
         if not outcome.reused and identifiers and (offer := self.offers.get(identifiers[0])) is not None:
             self._acceptance.offered(offer)
-        return Offered(tuple(texts), tuple(identifiers))
+        return Offered(tuple(texts), tuple(identifiers), outcome)
 
     async def _outcome(
         self,
@@ -129,12 +171,23 @@ class Desk:
             window = replace(window, prefix=window.prefix[: len(window.prefix) - typed] + selected.text)
         # Asked again by hand where a completion is shown already, others are wanted.
         again = invoked and self._completer.shown_at(document.uri, window)
-        return await self._completer.complete(
+        path = local_path(document.uri) or ""
+        if on_text is not None and self._attributor.withholds:
+            on_text = self._unless_verbatim(on_text, window.prefix, path)
+        outcome = await self._completer.complete(
             document.uri,
             window,
             invoked=invoked,
             on_text=on_text,
             candidates=self._settings.current.candidates if again else 1,
             patience=patience,
-            surroundings=Surroundings(language=buffer.language or None),
+            surroundings=self._neighbours.around(document, cursor, window, self._model_window()),
         )
+        return self._attributor.mark(outcome, window.prefix, path)
+
+    def _unless_verbatim(self, on_text: Callable[[str], None], before: str, path: str) -> Callable[[str], None]:
+        def show(text: str) -> None:
+            if not self._attributor.origins(before, text, path):
+                on_text(text)
+
+        return show

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from lsprotocol import types
@@ -25,6 +25,10 @@ class Document:
     uri: str
     buffer: Buffer
     trail: Trail = field(default_factory=Trail)
+    revision: int = 0
+    """Another number after each edit of any document, the highest of the one that changed last."""
+    edited: int | None = None
+    """The line of the last edit."""
 
     def at(self, position: LspPosition) -> Position:
         """A client's position in the buffer; the author writes there."""
@@ -41,7 +45,10 @@ class Documents:
     def __init__(self, completer: Completer, encoding: Encoding) -> None:
         self._encoding = encoding
         self._completer = completer
+        self.closed: Callable[[str], None] = lambda _uri: None
+        """Hears of each document that was closed."""
         self._open: dict[str, Document] = {}
+        self._revision = 0
 
     def get(self, uri: str) -> Document | None:
         """An open document."""
@@ -56,7 +63,8 @@ class Documents:
         buffer = Buffer(opened.text, language=opened.language_id, version=opened.version, encoding=self._encoding)
         if opened.uri in self._open:
             self._completer.forget(opened.uri)
-        self._open[opened.uri] = Document(opened.uri, buffer)
+        self._revision += 1
+        self._open[opened.uri] = Document(opened.uri, buffer, revision=self._revision)
 
     def did_change(self, params: types.DidChangeTextDocumentParams) -> None:
         """Apply edits; what was asked for the older text is answered empty."""
@@ -65,6 +73,8 @@ class Documents:
             return
         edits = [_apply(document, change) for change in params.content_changes]
         document.buffer.version = params.text_document.version
+        self._revision += 1
+        document.revision = self._revision
         typed = [edit for edit in edits if edit is not None]
         followed = len(typed) == len(edits)
         self._completer.edited(document.uri, tuple(typed) if followed else None)
@@ -76,6 +86,7 @@ class Documents:
         """Forget a document."""
         if self._open.pop(params.text_document.uri, None) is not None:
             self._completer.forget(params.text_document.uri)
+            self.closed(params.text_document.uri)
 
 
 def _apply(document: Document, change: types.TextDocumentContentChangeEvent) -> Typed | None:
@@ -84,10 +95,12 @@ def _apply(document: Document, change: types.TextDocumentContentChangeEvent) -> 
     if not isinstance(change, types.TextDocumentContentChangePartial):
         buffer.set_text(change.text)
         document.trail.caret = None
+        document.edited = None
         return None
     start, end = document.at(change.range.start), document.at(change.range.end)
     start, end = min(start, end), max(start, end)
     replaced = buffer.before(end)[start.column :] if start.line == end.line else ""
     buffer.replace(start, end, change.text)
+    document.edited = start.line
     text = change.text.replace("\r\n", "\n").replace("\r", "\n")
     return document.trail.follow(start, end, replaced, text)

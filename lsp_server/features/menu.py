@@ -14,6 +14,7 @@ from typing import Any
 from lsprotocol import types
 from lsprotocol.types import Range as LspRange
 
+from lsp_server.attribution.origin import Origin, sentence
 from lsp_server.buffer import Position
 from lsp_server.features.documents import Document
 from lsp_server.messages import ACCEPT_COMMAND
@@ -52,12 +53,17 @@ class MenuClient:
 
 
 def menu_items(
-    client: MenuClient, document: Document, cursor: Position, texts: Sequence[str], identifiers: Sequence[str]
+    client: MenuClient,
+    document: Document,
+    cursor: Position,
+    texts: Sequence[str],
+    identifiers: Sequence[str],
+    origins: Sequence[Sequence[Origin]] = (),
 ) -> list[types.CompletionItem]:
     """Entries that replace the word before the cursor by itself and what follows it.
 
     Menus match the word against `filterText` and drop what does not begin with it; an edit that begins at the cursor would
-    be matched against nothing.
+    be matched against nothing. `origins`: where each text stands verbatim.
     """
     if not texts:
         return []  # the text may be another by now, without the cursor's line
@@ -70,14 +76,14 @@ def menu_items(
     for number, text in enumerate(texts):
         whole = word + text
         shown = _first_line(whole)
-        documentation = None
-        if len(shown) < len(whole.strip()) or len(shown) > _LABEL:
-            documentation = _documentation(client, whole, document.buffer.language)
+        documentation, found = None, origins[number] if origins else ()
+        if len(shown) < len(whole.strip()) or len(shown) > _LABEL or found:
+            documentation = _documentation(client, whole, document.buffer.language, sentence(found) if found else "")
         items.append(
             types.CompletionItem(
                 label=shown if len(shown) <= _LABEL else shown[: _LABEL - 1] + "…",
                 kind=types.CompletionItemKind.Text,
-                detail="starfill",
+                detail=f"starfill, as in {found[0].package} ({found[0].licence})" if found else "starfill",
                 documentation=documentation,
                 # Some menus show the filter text where the label does not begin with it.
                 filter_text=shown if shown.startswith(word) else word + shown,
@@ -95,12 +101,13 @@ def _first_line(text: str) -> str:
     return text.strip().partition("\n")[0].rstrip()
 
 
-def _documentation(client: MenuClient, text: str, language: str) -> types.MarkupContent | str:
+def _documentation(client: MenuClient, text: str, language: str, note: str) -> types.MarkupContent | str:
     if not client.markdown:
-        return text
+        return f"{text}\n\n{note}" if note else text
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
     name = re.sub(r"[^\w+#.-]", "", language)
-    return types.MarkupContent(types.MarkupKind.Markdown, f"{fence}{name}\n{text}\n{fence}")
+    below = "\n\n" + re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", note) if note else ""
+    return types.MarkupContent(types.MarkupKind.Markdown, f"{fence}{name}\n{text}\n{fence}{below}")
 
 
 def _of(found: Any, *path: str) -> Any:

@@ -21,6 +21,8 @@ class Offer:
     language: str
     text: str
     logprob: float | None
+    by_hand: bool = False
+    """Whether somebody had asked for it."""
     shown: bool = False
     taken: int = 0
     """How much of it was accepted so far, in UTF-16 code units."""
@@ -44,10 +46,10 @@ class Offers:
         self._last += 1
         return f"{self._session}-{self._last}"
 
-    def add(self, item: Item, text: str, language: str, identifier: str | None = None) -> str:
+    def add(self, item: Item, text: str, language: str, identifier: str | None = None, *, by_hand: bool = False) -> str:
         """Remember an item, sent as `text`, under an id or a new one -> the id."""
         identifier = identifier or self.name()
-        self._offers[identifier] = Offer(language, text, item.logprob)
+        self._offers[identifier] = Offer(language, text, item.logprob, by_hand)
         return identifier
 
     def get(self, identifier: Any) -> Offer | None:

@@ -1,9 +1,10 @@
-"""Work done progress that the server begins by itself."""
+"""Work done progress: under a token of ours, or under the client's where it named one."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable
 from contextlib import suppress
 
 from lsprotocol import types
@@ -16,9 +17,20 @@ _numbers = itertools.count(1)
 class WorkDone:
     """One display: it appears when the client has agreed to it, with the latest message, unless it is over by then."""
 
-    def __init__(self, server: LanguageServer) -> None:
+    def __init__(
+        self,
+        server: LanguageServer,
+        title: str = "starfill",
+        *,
+        token: str | int | None = None,
+        cancel: Callable[[], None] | None = None,
+    ) -> None:
+        """`token`: the client's own. `cancel` is called when the user wants no more of it."""
         self._server = server
-        self._token = f"starfill-{next(_numbers)}"
+        self._title = title
+        self._asked = token is None
+        self._token = f"starfill-{next(_numbers)}" if token is None else token
+        self._cancel = cancel
         self._message = ""
         self._shown = False
         self._over = False
@@ -27,7 +39,10 @@ class WorkDone:
     def begin(self, message: str) -> None:
         """See `status.Progress`."""
         self._message = message
-        self._task = asyncio.create_task(self._create())
+        if self._asked:
+            self._task = asyncio.create_task(self._create())
+        else:
+            self._show()
 
     def report(self, message: str) -> None:
         """See `status.Progress`."""
@@ -40,11 +55,20 @@ class WorkDone:
         self._over = True
         if self._shown:
             self._server.work_done_progress.end(self._token, types.WorkDoneProgressEnd(message=message))
+            self._server.work_done_progress.tokens.pop(self._token, None)
 
     async def _create(self) -> None:
         with suppress(JsonRpcException):
             await self._server.work_done_progress.create_async(self._token)
             if not self._over:
-                self._shown = True
-                begin = types.WorkDoneProgressBegin(title="starfill", message=self._message)
-                self._server.work_done_progress.begin(self._token, begin)
+                self._show()
+
+    def _show(self) -> None:
+        self._shown = True
+        begin = types.WorkDoneProgressBegin(
+            title=self._title, message=self._message, cancellable=True if self._cancel is not None else None
+        )
+        self._server.work_done_progress.begin(self._token, begin)
+        if (cancel := self._cancel) is not None:
+            ended = self._server.work_done_progress.tokens[self._token]
+            ended.add_done_callback(lambda future: cancel() if future.cancelled() else None)

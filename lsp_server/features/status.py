@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, Protocol
 
+from lsp_server.attribution.origin import sentence
 from lsp_server.messages import DID_CHANGE_STATUS
 from lsp_server.reasons import Reason
 from lsp_server.state.events import Outcome
@@ -143,12 +144,18 @@ class Status:
                 self.last_asked = outcome
                 self.engine = EngineState.READY
             if outcome.reason not in _PASSING:
-                self._reason, self._detail = outcome.reason, None  # an engine's own words may quote the request
+                self._reason, self._detail = outcome.reason, _attribution(outcome)
             if outcome.reason is Reason.ENGINE_DOWN:
                 self.engine = EngineState.DOWN
             elif outcome.reason is Reason.REFUSED:
                 self.tell("starfill: the engine refused a request; the command starfill.status says why", error=False)
         self._changed()
+
+    def settled(self) -> None:
+        """Settings changed: what was refused because of them may be wanted now."""
+        if self._reason in _INACTIVE:
+            self._reason = self._detail = None
+            self._changed()
 
     def tell(self, text: str, *, error: bool) -> None:
         """Show a message box, unless it was shown before."""
@@ -169,9 +176,9 @@ class Status:
         if not self.wanted:
             return
         loading = self.engine is EngineState.LOADING
-        reason = Reason.LOADING if loading else self._reason
+        reason, detail = (Reason.LOADING, None) if loading else (self._reason, self._detail)
         status: dict[str, Any] = {
-            "message": "" if reason is None else self._detail or reason.text,
+            "message": detail or ("" if reason is None else reason.text),
             "kind": _kind(reason),
             "busy": self._under_way > 0 or loading,
         }
@@ -180,6 +187,13 @@ class Status:
         if status != self._sent:
             self._sent = status
             self._editor.notify(DID_CHANGE_STATUS, status)
+
+
+def _attribution(outcome: Outcome) -> str | None:
+    """Where what is shown, or was withheld, stands verbatim. No other detail is told: an engine's may quote the request."""
+    if outcome.items and (origins := outcome.items[0].origins):
+        return sentence(origins)
+    return outcome.detail if outcome.reason is Reason.VERBATIM else None
 
 
 def _kind(reason: Reason | None) -> Kind:

@@ -106,6 +106,33 @@ class Whole(_Replacing):
 
 
 @dataclass(frozen=True, slots=True)
+class WholeOr(_Replacing):
+    """A whole number within bounds, or one word."""
+
+    word: str
+    low: int
+    high: int
+
+    @property
+    def allowed(self) -> str:
+        """See `Kind`."""
+        return f"{self.word} or a whole number from {self.low} to {self.high}"
+
+    @property
+    def from_flag(self) -> Callable[[str], Any]:  # type: ignore[override]  # a property in place of a value
+        """See `Kind`."""
+        return lambda text: text if text == self.word else int(text)
+
+    def read(self, value: Any) -> int | str:
+        """See `Kind`."""
+        return self.word if value == self.word else Whole(self.low, self.high).read(value)
+
+    def schema(self) -> dict[str, Any]:
+        """See `Kind`."""
+        return {"type": ["integer", "string"], "minimum": self.low, "maximum": self.high, "pattern": f"^{self.word}$"}
+
+
+@dataclass(frozen=True, slots=True)
 class Text(_Replacing):
     """A line of text, of a form if `pattern` says so."""
 

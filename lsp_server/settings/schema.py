@@ -7,7 +7,7 @@ from dataclasses import Field, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Final, Literal
 
-from lsp_server.settings.kinds import Choice, Globs, Kind, Switch, Switches, Text, Whole
+from lsp_server.settings.kinds import Choice, Globs, Kind, Switch, Switches, Text, Whole, WholeOr
 
 
 class Scope(StrEnum):
@@ -103,18 +103,50 @@ class Settings:
         Scope.RESOURCE,
         "How many alternatives there are to cycle through when a completion is invoked again where one is shown.",
     )
-    min_confidence: int = _setting(
-        2,
-        Whole(0, 100),
+    min_confidence: int | Literal["auto"] = _setting(
+        "auto",
+        WholeOr("auto", 0, 100),
         Scope.WINDOW,
         "Least mean probability of a completion's tokens, in per cent, at which it is shown without being invoked by hand; "
-        "0 shows every one.",
+        "0 shows every one. auto is 40 in comments and texts of several lines, elsewhere 2, and up to 30 where you hardly "
+        "ever accept what is less sure; what came of completions is counted for that on this computer alone, unless "
+        "`statistics` is off.",
+    )
+    context: Literal["auto", "on", "off"] = _setting(
+        "auto",
+        Choice(("auto", "on", "off")),
+        Scope.WINDOW,
+        "Whether pieces of other open documents, and the document's path below its workspace folder, go along to an engine "
+        "of starfill's own: auto means to models with a window of 4,096 tokens or more. Nothing of secret, ignored or "
+        "excluded files does.",
     )
     speculate: bool = _setting(
         True,
         Switch(),
         Scope.WINDOW,
         "Whether the engine works ahead while a completion is shown, so that what follows its acceptance comes at once.",
+    )
+    actions: Literal["auto", "on", "off"] = _setting(
+        "auto",
+        Choice(("auto", "on", "off")),
+        Scope.WINDOW,
+        "Whether code can be explained, fixed, documented, tested and rewritten as told: auto means where the model is known "
+        "to follow instructions, on with any model. Whether there are actions at all is read once, when the editor connects.",
+    )
+    action_tokens: int = _setting(512, Whole(16, 4_096), Scope.WINDOW, "Longest answer of a code action, in tokens.")
+    attribution: Literal["detail", "notice", "withhold", "off"] = _setting(
+        "detail",
+        Choice(("detail", "notice", "withhold", "off")),
+        Scope.MACHINE,
+        "What becomes of a completion that stands verbatim in code that `starfill attribution build` has indexed: its detail "
+        "names source and licence, a message does as well, it is withheld, or nothing is looked up.",
+    )
+    attribution_length: int = _setting(
+        50,
+        Whole(20, 1_000),
+        Scope.MACHINE,
+        "Least length of such a passage, in words and signs. It may begin before the cursor; a tenth of that length at least "
+        "is in the completion.",
     )
     statistics: bool = _setting(
         True,

@@ -20,7 +20,7 @@ MAX_FILE = 2**20
 LOOK_EVERY = 1.0
 """Seconds between two looks at the settings file."""
 
-NOT_OURS: Final = frozenset({"status", "editor_info", "editor_plugin_info", "client", "trace"})
+NOT_OURS: Final = frozenset({"status", "answers", "editor_info", "editor_plugin_info", "client", "trace"})
 """What editors may send beside the settings: options of the protocol, and what they keep for themselves."""
 
 EDITOR = "editor"

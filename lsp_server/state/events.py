@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any
 
 from engine.client import Chunk
+from lsp_server.attribution.origin import Origin
 from lsp_server.reasons import Reason
 from lsp_server.window import Window
 
@@ -46,10 +47,11 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One candidate as shown, with the mean log-probability of its tokens."""
+    """One candidate as shown, with the mean log-probability of its tokens, and where it is known to stand verbatim."""
 
     text: str
     logprob: float | None
+    origins: tuple[Origin, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +69,14 @@ class Outcome:
     generated: int = 0
     reused: bool = False
     """Whether it came from an earlier answer, without the model."""
+    prose: bool = False
+    """Whether the cursor stands in a comment or a text of several lines."""
     first: float | None = None
     """Seconds to the first text."""
     total: float = 0.0
     """Seconds in all."""
+    waited: float = 0.0
+    """Seconds of them in which it waited for the engine and for the author's next key, up to the first text handed over."""
     answer: str | None = None
     """The engine's id of what it said, if it was asked."""
 
@@ -227,6 +233,8 @@ class Show:
 
     request: RequestId
     text: str
+    waited: float
+    """Seconds that the request has waited for others so far."""
 
 
 @dataclass(frozen=True, slots=True)

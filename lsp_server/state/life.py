@@ -32,6 +32,7 @@ from dataclasses import replace
 from engine.errors import EngineAbsent
 from lsp_server.reasons import Reason
 from lsp_server.reuse import ReuseStore
+from lsp_server.rules.languages import by_id
 from lsp_server.shaping import wanted
 from lsp_server.state.debounce import Debounce
 from lsp_server.state.events import (
@@ -61,6 +62,7 @@ from lsp_server.state.events import (
     Typed,
     Wake,
 )
+from lsp_server.state.showing import Showing
 from lsp_server.state.speculation import Speculation
 from lsp_server.state.stages import Counts, Policy, Request, Stage
 from lsp_server.state.streams import Stream, reason_of, reused, with_alternatives
@@ -81,6 +83,7 @@ class Life:
         self._now = 0.0
         self._effects: list[Effect] = []
         self._board = Switchboard(store, self._emit)
+        self._showing = Showing()
         self.ahead = Speculation(self._board, store, self._emit)
 
     def _emit(self, effect: Effect) -> None:
@@ -166,6 +169,7 @@ class Life:
         for stream in self._board.of(document):
             self._board.close(stream)
         self._store.forget(document)
+        self._showing.forget(document)
 
     def _of_request(self, request: Request, event: Event) -> None:
         match event, request.stage:
@@ -180,6 +184,7 @@ class Life:
             case Ready(_, error), Stage.PREPARING:
                 self._ready(request, error)
             case Due(), Stage.WAITING:
+                request.go_on(min(self._now, request.due))  # an alarm that comes late is our own delay
                 self._ask_engine(request, Purpose.COMPLETE)
             case Late(), _ if request.outcome is None:
                 request.outcome = Outcome(reason=Reason.PENDING, total=self._now - request.since)
@@ -190,6 +195,8 @@ class Life:
     def _replied(self, request: Request) -> None:
         request.replied = True
         self._remove_if_over(request)
+        if request.outcome is not None and request.outcome.items:
+            self._showing.shown(request.ask, request.outcome)
         if self.policy.speculate and request.outcome is not None and request.outcome.items:
             self.ahead.shown(request.ask, request.outcome.items[0].text, self._now)
         for other in self._requests.get(request.ask.document, []):
@@ -203,12 +210,12 @@ class Life:
         ask = request.ask
         if any(not other.replied for other in self._requests[ask.document] if other is not request):
             return  # QUEUED
-        if not ask.invoked and (reason := wanted(ask.window)) is not None:
+        if not ask.invoked and (reason := _unwanted(ask)) is not None:
             self._answer(request, Outcome(reason=reason))
             return
         if ask.candidates == 1 and self._attach(request):
             return
-        found = self._remembered(request)
+        found = self._remembered(request) if ask.candidates > 1 else self._rest(request)
         if found is not None and (ask.candidates == 1 or not found.items):
             self.counts.reused += 1
             self._answer(request, found)
@@ -218,6 +225,7 @@ class Life:
                 self._board.close(stream)
         request.first = found
         request.stage = Stage.PREPARING
+        request.wait(self._now)
         self._emit(Prepare(request.id, ask.invoked))
 
     def _attach(self, request: Request) -> bool:
@@ -227,10 +235,17 @@ class Life:
             if typed is not None:
                 self.counts.attached += 1
                 request.stage, request.stream = Stage.STREAMING, stream.id
+                request.wait(self._now)
                 self.ahead.taken(stream)
                 self._arrived(stream, stream.attach(request.id, request.ask, typed, self._now))
                 return True
         return False
+
+    def _rest(self, request: Request) -> Outcome | None:
+        """What is left of what is shown, else what the model has said already."""
+        found = self._store.find(request.ask.document, request.ask.window)
+        rest = self._showing.rest(request.ask, found, request.since, self._now)
+        return rest or self._remembered(request)
 
     def _remembered(self, request: Request) -> Outcome | None:
         """The answer, if the model has said already what comes here, and whether that is all that is to be shown."""
@@ -245,12 +260,12 @@ class Life:
         elif request.ask.invoked or not self.policy.debounce or not (delay := self._debounce.delay(self._now)):
             self._ask_engine(request, Purpose.COMPLETE)
         else:
-            request.stage = Stage.WAITING
+            request.stage, request.due = Stage.WAITING, self._now + delay
             if self.policy.prime and self._board.worth_priming(request.ask.document, request.ask.window):
                 self.counts.primed += 1
                 self.ahead.yield_to(request.ask.document)
                 self._board.call(request.ask, Purpose.PRIME, request.id, self._now)
-            self._emit(Wake(self._now + delay, Due(request.id)))
+            self._emit(Wake(request.due, Due(request.id)))
 
     def _ask_engine(self, request: Request, purpose: Purpose) -> None:
         self.ahead.yield_to(request.ask.document)
@@ -260,19 +275,22 @@ class Life:
         else:
             request.stage = Stage.STREAMING
             self.counts.completed += 1
+        request.wait(self._now)
         request.stream = self._board.call(request.ask, purpose, request.id, self._now).id
 
     def _arrived(self, stream: Stream, news: str | None) -> None:
         request = self._find(stream.owner)
         if request is not None and news is not None and self._may_show(request, stream):
-            self._emit(Show(request.id, news))
+            self._emit(Show(request.id, news, request.waited(self._now)))
         if stream.enough and stream.call.purpose is not Purpose.PRIME:
             self._board.close(stream)
             if request is not None:
                 self._said(request, stream)
 
     def _may_show(self, request: Request, stream: Stream) -> bool:
-        sure = request.ask.invoked or not self.policy.is_unsure(stream.logprob)
+        # In prose most is dropped in the end; shown until then, it would flicker.
+        doubted = stream.prose or self.policy.doubt(stream.logprob, prose=False) is not None
+        sure = request.ask.invoked or not doubted
         return sure and request.outcome is None and request.stage is Stage.STREAMING
 
     def _said(self, request: Request, stream: Stream) -> None:
@@ -323,13 +341,15 @@ class Life:
             self._remove_if_over(request)
 
     def _answer(self, request: Request, outcome: Outcome) -> None:
-        if outcome.items and not request.ask.invoked and self.policy.is_unsure(outcome.items[0].logprob):
-            outcome = replace(outcome, items=(), reason=Reason.LOW_CONFIDENCE)
+        if outcome.items and not request.ask.invoked:
+            doubt = self.policy.doubt(outcome.items[0].logprob, prose=outcome.prose)
+            if doubt is not None:
+                outcome = replace(outcome, items=(), reason=doubt[0], detail=doubt[1])
         request.stage = Stage.DONE
         self.counts.generated += outcome.generated
         if request.outcome is None:
-            request.outcome = outcome
-            self._emit(Answer(request.id, outcome))
+            request.outcome = replace(outcome, waited=request.waited(self._now))
+            self._emit(Answer(request.id, request.outcome))
         self._remove_if_over(request)
 
     def _dismiss(self, document: str, reason: Reason) -> None:
@@ -366,3 +386,8 @@ class Life:
             requests.remove(request)
             if not requests:
                 del self._requests[request.ask.document]
+
+
+def _unwanted(ask: Ask) -> Reason | None:
+    """Why an automatic request is not for the model."""
+    return wanted(ask.window, by_id(ask.surroundings.language))

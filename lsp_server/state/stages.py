@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from math import exp
 
+from lsp_server.reasons import Reason
 from lsp_server.state.events import Ask, Outcome, RequestId, StreamId
 
 
@@ -37,10 +38,19 @@ class Policy:
     """Whether the engine can be asked for a prompt's keys and values alone."""
     min_confidence: int = 0
     """Least mean probability of the tokens of what an automatic request shows, in per cent."""
+    min_in_prose: int = 0
+    """The same in comments and in texts of several lines, if it is more."""
 
-    def is_unsure(self, logprob: float | None) -> bool:
-        """Whether a mean log-probability is below what an automatic request shows."""
-        return logprob is not None and 100 * exp(logprob) < self.min_confidence
+    def doubt(self, logprob: float | None, *, prose: bool) -> tuple[Reason, str] | None:
+        """Why a mean log-probability is too low for an automatic request, and by how much in words; None if it is not."""
+        per_cent = 100.0 if logprob is None else 100 * exp(logprob)
+        if per_cent < self.min_confidence:
+            reason, least = Reason.LOW_CONFIDENCE, self.min_confidence
+        elif prose and per_cent < self.min_in_prose:
+            reason, least = Reason.PROSE, self.min_in_prose
+        else:
+            return None
+        return reason, f"mean probability of its tokens {per_cent:.1f} %, shown from {least} %"
 
 
 @dataclass(slots=True)
@@ -71,3 +81,20 @@ class Request:
     stream: StreamId | None = None
     first: Outcome | None = None
     """What was found before alternatives are asked for."""
+    due: float = 0.0
+    """When the debounce ends, if it waits for that."""
+    _waited: float = 0.0
+    _waiting: float | None = None
+
+    def wait(self, now: float) -> None:
+        """From now on it waits for others: the engine, the author's next key."""
+        self.go_on(now)
+        self._waiting = now
+
+    def go_on(self, now: float) -> None:
+        """What it waited for has come."""
+        self._waited, self._waiting = self.waited(now), None
+
+    def waited(self, now: float) -> float:
+        """Seconds that it has waited for others."""
+        return self._waited + (0.0 if self._waiting is None else now - self._waiting)

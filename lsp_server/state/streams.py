@@ -53,6 +53,11 @@ class Voice:
         return self._before + self._shaper.raw
 
     @property
+    def in_prose(self) -> bool:
+        """Whether the cursor is in a comment or a text of several lines."""
+        return self._shaper.in_prose
+
+    @property
     def logprob(self) -> float | None:
         """The mean over its tokens."""
         return sum(self.logprobs) / len(self.logprobs) if self.logprobs else None
@@ -106,6 +111,11 @@ class Stream:
     def logprob(self) -> float | None:
         """The mean over the tokens of its first choice."""
         return self.voices[0].logprob
+
+    @property
+    def prose(self) -> bool:
+        """Whether it is read in a comment or a text of several lines."""
+        return self.voices[0].in_prose
 
     @property
     def enough(self) -> bool:
@@ -181,6 +191,7 @@ class Stream:
             cached=cached,
             computed=computed,
             generated=self.generated,
+            prose=voice.in_prose,
             first=None if self.first is None else self.first - since,
             total=now - since,
             answer=self.answer,
@@ -233,6 +244,7 @@ def reused(found: Reusable, ask: Ask, since: float, now: float) -> Outcome | Non
         cached=0,
         computed=0,
         reused=True,
+        prose=shaper.in_prose,
         first=now - since if text else None,
         total=now - since,
     )

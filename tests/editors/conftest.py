@@ -11,10 +11,8 @@ import pytest
 
 from tests.editors import programs
 from tests.editors.driver import Editor
-from tests.editors.emacs import emacs_lsp_mode, emacs_package
-from tests.editors.neovim import Neovim
-from tests.editors.pages import snippet, with_checkout
 from tests.editors.vscode import CodeServer, VSCode
+from tests.editors.windows import EDITORS
 from tests.editors.world import World
 from tests.harness.process import temporary_home
 
@@ -29,32 +27,9 @@ Open = Callable[[], Editor]
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """One home and one warm engine for all the tests."""
     with temporary_home() as home:
-        world = World(home, tmp_path_factory.mktemp("project"))
+        world = World.prepare(home, tmp_path_factory.mktemp("project"))
         world.warm_up()
         yield world
-
-
-def neovim_plugin(program: Path, world: World, folder: Path, *, before: str = "", setup: str | None = "") -> Neovim:
-    """Neovim set up as the plugin's page says, with other options if given, or with none of it done."""
-    page = with_checkout(snippet("editors/neovim/README.md", "lua", "runtimepath"))
-    call = 'require("starfill").setup()'
-    assert call in page
-    init = page.replace(call, "" if setup is None else f'require("starfill").setup({setup})')
-    return Neovim(program, f"{before}\n{init}", "starfill", folder, world.env)
-
-
-def _neovim_builtin(world: World, folder: Path) -> Editor:
-    init = snippet("editors/neovim/README.md", "lua", "vim.lsp.enable")
-    return Neovim(programs.neovim_0_12(), init, "nvim.lsp.inline_completion", folder, world.env)
-
-
-EDITORS: dict[str, Callable[[World, Path], Editor]] = {
-    "neovim-0.12": lambda world, folder: neovim_plugin(programs.neovim_0_12(), world, folder),
-    "neovim-0.11": lambda world, folder: neovim_plugin(programs.neovim_0_11(), world, folder),
-    "neovim-builtin": _neovim_builtin,
-    "emacs": lambda world, folder: emacs_package(programs.emacs(), world, folder),
-    "emacs-lsp-mode": lambda world, folder: emacs_lsp_mode(programs.emacs(), programs.lsp_mode(), world, folder),
-}
 
 
 @pytest.fixture(scope="session")
@@ -73,24 +48,38 @@ def code_server(world: World, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """Visual Studio Code with our extension, for all windows."""
     extension = programs.required(programs.vscode_extension)
     home = tmp_path_factory.mktemp("vscode")
-    server = CodeServer(programs.vscode(), extension, world.folder, home, world.env)
+    server = CodeServer(programs.vscode(), extension, world, home)
     yield server
     server.close()
 
 
+@pytest.fixture(scope="session")
+def vscode(code_server: CodeServer, browser: Browser) -> Iterator[VSCode]:
+    """A window that is there already: another one takes its seconds."""
+    window = VSCode(browser, code_server)
+    yield window
+    window.close()
+
+
 @pytest.fixture(params=[*EDITORS, "vscode"])
 def window(request: pytest.FixtureRequest, world: World, tmp_path: Path) -> Iterator[Open]:
-    """Opens windows of one editor; all are closed at the end."""
+    """Opens windows of one editor; all are closed at the end, but for the first of VS Code."""
     opened: list[Editor] = []
 
     def open_one() -> Editor:
-        if request.param == "vscode":
-            server: CodeServer = request.getfixturevalue("code_server")
-            opened.append(VSCode(request.getfixturevalue("browser"), server))
-        else:
+        if request.param != "vscode":
             opened.append(programs.required(lambda: EDITORS[request.param](world, tmp_path / f"window-{len(opened)}")))
+            return opened[-1]
+        first: VSCode = request.getfixturevalue("vscode")
+        if first not in kept:
+            kept.append(first)
+            return first
+        opened.append(VSCode(request.getfixturevalue("browser"), request.getfixturevalue("code_server")))
         return opened[-1]
 
+    kept: list[Editor] = []
     yield open_one
     for editor in opened:
         editor.close()
+    for editor in kept:
+        editor.leave()

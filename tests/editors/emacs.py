@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.editors.pages import snippet
 from tests.editors.terminal import Terminal
 from tests.editors.world import World
 from tests.harness.process import ROOT, wait_until
@@ -116,18 +117,16 @@ def emacs_package(program: Path, world: World, folder: Path, *, before: str = ""
 def emacs_lsp_mode(program: Path, libraries: list[Path], world: World, folder: Path) -> Emacs:
     """Emacs with lsp-mode 10 and its own inline completion."""
     paths = " ".join(f'"{path}"' for path in [PACKAGE, *libraries])
+    page = snippet("editors/emacs/README.md", "elisp", "starfill-lsp")
     init = f"""
 (dolist (path '({paths})) (add-to-list 'load-path path))
+{page}
 (require 'lsp-mode)
 ;; What an installed package would load by itself.
 (mapc #'require '(lsp-inline-completion lsp-completion lsp-diagnostics lsp-lens lsp-modeline lsp-headerline))
-(require 'starfill-lsp)
 (setq lsp-auto-guess-root t lsp-client-packages nil lsp-warn-no-matched-clients nil lsp-enable-snippet nil
-      lsp-session-file "{folder}/session" lsp-inline-completion-idle-delay 0.1 lsp-enable-file-watchers nil
-      lsp-keep-workspace-alive t)
+      lsp-session-file "{folder}/session" lsp-enable-file-watchers nil lsp-keep-workspace-alive t)
 (add-hook 'prog-mode-hook #'lsp)
-;; A terminal cannot send lsp-mode's own key, C-<return>.
-(define-key lsp-inline-completion-active-map (kbd "TAB") #'lsp-inline-completion-accept)
 """
     ghost = """
 (when (overlayp (bound-and-true-p lsp-inline-completion--overlay))

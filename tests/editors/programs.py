@@ -1,12 +1,18 @@
-"""The editors that the tests drive: found, or installed into `.editors/`, or a reason why not."""
+"""The editors that the tests drive: found, or installed into `.editors/`, or a reason why not.
+
+`python -m tests.editors.programs` installs them all beforehand, and says how long each took.
+"""
 
 from __future__ import annotations
 
 import functools
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
+import time
 import venv
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +23,7 @@ import pytest
 from tests.harness.process import ROOT
 
 FOLDER = Path(os.environ.get("STARFILL_TEST_EDITORS", ROOT / ".editors"))
-INSTALL_SECONDS = 600
+INSTALL_SECONDS = 900
 
 T = TypeVar("T")
 
@@ -94,7 +100,7 @@ def lsp_mode() -> list[Path]:
 
 @functools.cache
 def vscode() -> Path:
-    """A folder with `bin/code-server`, `bin/node` and `bin/npm`."""
+    """A folder with `bin/code-server`, `bin/node` and `bin/npm`, which come from PyPI and npm; Chromium from Debian."""
     folder = FOLDER / "vscode"
     if not (folder / "bin" / "code-server").exists():
         _run("Visual Studio Code", [str(Path(__file__).with_name("get_vscode.sh")), str(folder)])
@@ -108,7 +114,8 @@ def vscode_extension() -> Path:
     node = vscode() / "bin"
     environment = {**os.environ, "PATH": f"{node}{os.pathsep}{os.environ['PATH']}"}
     if not (source / "node_modules").exists():
-        _run("the extension's libraries", ["npm", "ci", "--silent", "--no-audit", "--no-fund"], source, environment)
+        libraries = ["npm", "ci", "--loglevel=error", "--no-audit", "--no-fund"]
+        _run("the extension's libraries", libraries, source, environment)
     _run("the extension", ["npm", "run", "--silent", "package"], source, environment)
     return source / "starfill.vsix"
 
@@ -135,8 +142,37 @@ def _run(what: str, command: list[str], folder: Path = ROOT, environment: Mappin
     except subprocess.TimeoutExpired as error:
         raise NotInstalled(f"{what}: not installed after {INSTALL_SECONDS} s") from error
     if done.returncode != 0:
-        said = [
-            line for line in (done.stdout + done.stderr).splitlines() if line.strip() and "warn" not in line.lower()
-        ]
-        reason = said[-1] if said else "no reason given"
-        raise NotInstalled(f"{what}: {reason}")
+        raise NotInstalled(f"{what}: {_reason(done.stdout + done.stderr)}; to see all of it: {shlex.join(command)}")
+
+
+def _reason(output: str) -> str:
+    """What an installer said last that is not about itself."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    telling = [line for line in lines if not re.search("warn|notice|complete log of this run|debug-0.log", line, re.I)]
+    return (telling or lines or ["no reason given"])[-1]
+
+
+ALL: dict[str, Callable[[], object]] = {
+    "Neovim 0.12, Helix and lsp-mode 10": debian_editors,
+    "Neovim 0.11": neovim_0_11,
+    "Emacs": emacs,
+    "eglot": eglot,
+    "Visual Studio Code": vscode,
+    "the extension for it": vscode_extension,
+}
+
+
+def main() -> None:
+    """Install what is missing. What cannot be installed is said, and is the tests' to skip or to fail for."""
+    for name, install in ALL.items():
+        begun = time.monotonic()
+        try:
+            install()
+        except NotInstalled as reason:
+            print(f"{name}: NOT INSTALLED: {reason}", flush=True)
+        else:
+            print(f"{name}: there after {time.monotonic() - begun:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,6 @@ import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from editors.helix.__main__ import render
@@ -35,10 +34,6 @@ args = [{json.dumps(str(Path(__file__).with_name("words_server.py")))}]
 """In the place of the first of Python's own servers."""
 
 
-ENTRY = re.compile(r"^.*  (\S.*?) +text *$", re.MULTILINE)
-"""A line of the menu with one of our entries, which are of the kind `text`."""
-
-
 @pytest.fixture
 def start(world: World, tmp_path: Path) -> Iterator[Start]:
     """Starts Helix on a file; it is ended at the end."""
@@ -47,22 +42,12 @@ def start(world: World, tmp_path: Path) -> Iterator[Start]:
     def start_one(file: Path, added: str = "") -> Helix:
         program = programs.required(programs.helix)
         opened.append(Helix(program, tmp_path, world.env, file, LINE, COLUMN, added=added))
-        helix = opened[-1]
-        wait_until(lambda: " NOR " in helix.screen(), "Helix", timeout=WAIT_S)
-        wait_until(lambda: bool(servers(helix, "starfill")), "language server in Helix", timeout=WAIT_S)
-        helix.terminal.keys("i")
-        wait_until(lambda: " INS " in helix.screen(), "insert mode", timeout=WAIT_S)
-        return helix
+        opened[-1].ready()
+        return opened[-1]
 
     yield start_one
     for helix in opened:
         helix.close()
-
-
-def servers(helix: Helix, name: str) -> list[psutil.Process]:
-    """Language servers of this Helix whose command line holds `name`."""
-    children = psutil.Process(helix.terminal.pid()).children(recursive=True)
-    return [child for child in children if any(name in part for part in child.cmdline())]
 
 
 def type_until(helix: Helix, text: str, shown: Callable[[], bool]) -> None:
@@ -79,15 +64,10 @@ def type_until(helix: Helix, text: str, shown: Callable[[], bool]) -> None:
             helix.terminal.keys("BSpace")
 
 
-def ours(helix: Helix) -> list[str]:
-    """What the menu shows of starfill."""
-    return ENTRY.findall(helix.screen())
-
-
 def test_completions_stand_in_the_menu_and_are_put_in(start: Start, world: World) -> None:
     helix = start(world.file("helix.py"))
-    type_until(helix, "with open(pa", lambda: bool(ours(helix)))
-    (entry,) = ours(helix)
+    type_until(helix, "with open(pa", lambda: bool(helix.entries()))
+    (entry,) = helix.entries()
     helix.terminal.keys("Tab")
     helix.terminal.keys("Enter")
     wanted = f"    with open({entry})"  # Helix closes the bracket
@@ -96,10 +76,10 @@ def test_completions_stand_in_the_menu_and_are_put_in(start: Start, world: World
 
 def test_a_server_that_does_not_answer_keeps_no_others_entries_back(start: Start, world: World) -> None:
     helix = start(world.file("beside.py"), added=WORDS_SERVER)
-    type_until(helix, "with open(pa", lambda: WORDS[0] in helix.screen() and bool(ours(helix)))
+    type_until(helix, "with open(pa", lambda: WORDS[0] in helix.screen() and bool(helix.entries()))
     helix.terminal.picture(PICTURES / "helix.txt")
     helix.terminal.keys("Escape")
-    stopped = servers(helix, "starfill")
+    stopped = helix.servers("starfill")
     for process in stopped:
         process.send_signal(signal.SIGSTOP)
     try:
@@ -107,7 +87,7 @@ def test_a_server_that_does_not_answer_keeps_no_others_entries_back(start: Start
         helix.type("print(pa")
         wait_until(lambda: WORDS[0] in helix.screen(), "entries of the other server", timeout=WAIT_S)
         assert WORDS[1] in helix.screen()
-        assert ours(helix) == []
+        assert helix.entries() == []
     finally:
         for process in stopped:
             process.send_signal(signal.SIGCONT)

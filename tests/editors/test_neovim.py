@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.editors import programs
-from tests.editors.conftest import neovim_plugin
 from tests.editors.driver import SETTLE_S, wait_for_ghost
 from tests.editors.neovim import Neovim
 from tests.editors.pages import snippet, with_checkout
 from tests.editors.terminal import Terminal
+from tests.editors.windows import neovim_plugin
 from tests.editors.world import CODE, COLUMN, LINE, World
 from tests.harness.process import ROOT, wait_until
 
@@ -155,7 +155,7 @@ def test_a_picture_for_its_page(world: World, tmp_path: Path) -> None:
     program = programs.required(programs.neovim_0_11)
     config = tmp_path / ".config" / "nvim" / "init.lua"
     config.parent.mkdir(parents=True)
-    config.write_text(with_checkout(snippet("editors/neovim/README.md", "lua", "runtimepath")))
+    config.write_text(with_checkout(snippet("editors/neovim/README.md", "lua", "\nrequire")))
     environment = {**world.env, "HOME": str(tmp_path)}
     file = world.file("write_config.py")
     nvim = f"cd {file.parent} && exec {program} -n '+call cursor({LINE + 1}, {COLUMN})' {file.name}"

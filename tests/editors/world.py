@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -40,6 +41,14 @@ class Stack:
 LINE, COLUMN = 12, 4
 
 
+_WRAPPER = f"""\
+#!/bin/sh
+[ "$1" = lsp ] && shift && exec "{SERVER}" lsp --log-file "$STARFILL_HOME/lsp-$$.log" "$@"
+exec "{SERVER}" "$@"
+"""
+"""Has each server leave a log, whatever its editor makes of what it prints."""
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """A home directory with one shared engine, and a folder of files."""
@@ -47,11 +56,25 @@ class World:
     home: Path
     folder: Path
 
+    @classmethod
+    def prepare(cls, home: Path, folder: Path) -> World:
+        """One in an empty home, with the program where editors find it."""
+        world = cls(home, folder)
+        world.program.parent.mkdir()
+        world.program.write_text(_WRAPPER)
+        world.program.chmod(0o755)
+        return world
+
+    @property
+    def program(self) -> Path:
+        """The `starfill` that editors start."""
+        return self.home / "bin" / "starfill"
+
     @property
     def env(self) -> dict[str, str]:
         """What an editor started from an empty home sees: nothing of the user's own set-up."""
         kept = {name: value for name, value in os.environ.items() if name in ("LANG", "LC_ALL", "TERM")}
-        path = os.pathsep.join([str(SERVER.parent), os.environ["PATH"]])
+        path = os.pathsep.join([str(self.program.parent), str(SERVER.parent), os.environ["PATH"]])
         return {**kept, "HOME": str(self.home), "PATH": path, "STARFILL_HOME": str(self.home)}
 
     def file(self, name: str, text: str = CODE.replace("{}", ""), line_end: str = "\n") -> Path:
@@ -65,6 +88,13 @@ class World:
         file = self.file("warm.py", "import os\n")
         command = [str(SERVER), "complete", str(file), "2:1"]
         subprocess.run(command, env=self.env, check=True, capture_output=True, timeout=120)
+
+    def logs(self) -> dict[Path, list[str]]:
+        """What each language server has logged so far, message by message."""
+        return {
+            file: [json.loads(line)["message"] for line in file.read_text("utf-8").splitlines()]
+            for file in self.home.glob("lsp-*.log")
+        }
 
     def engines(self) -> list[int]:
         """Engine processes that are alive."""

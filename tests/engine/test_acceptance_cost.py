@@ -25,6 +25,7 @@ class Inside:
     """A `completer.Engine` without process and wire. `computed` has the prompt tokens that each call computed."""
 
     primes = True
+    window: int | None = None
 
     def __init__(self, engine: InProcessEngine) -> None:
         self.computed: list[int] = []

@@ -161,8 +161,8 @@ def test_doctor_finds_this_installation_well(home: Path) -> None:
     findings = json.loads(done.stdout)
     names = {finding["name"] for finding in findings}
     assert names == {
-        "python", "torch", "gpu", "threads", "starter model", "models", "settings", "folders", "stale files", "command",
-        "memory", "disk", "engines",
+        "python", "torch", "transformers", "gpu", "threads", "starter model", "models", "settings", "folders", "stale files",
+        "command", "memory", "disk", "engines",
     }  # fmt: skip
     assert all(finding["ok"] for finding in findings), findings
     assert done.returncode == 0

@@ -7,15 +7,22 @@ both are what a machine must have at hand, and a loader that mapped whole shards
 from __future__ import annotations
 
 import json
+import math
+import mmap
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from benchmarks.loading import in_a_child, write_checkpoint
+from benchmarks.shapes import FAMILY
 from engine.checkpoint.config import read_config
 from engine.checkpoint.loader import load_model
+from engine.checkpoint.table import read_table
+from engine.device import zeroed
 from engine.ops import TorchOps
 from engine.precision import DENSE, NAMES, Precision, weight_bytes
 from tests.harness.checkpoints import make_checkpoint
@@ -87,3 +94,57 @@ def test_no_weight_stays_in_the_pages_of_a_file(tmp_path: Path, stored: torch.dt
     mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path) in line]
     assert mapped == []
     assert model.shape.n_layer == 2
+
+
+def test_each_byte_is_read_once_and_no_large_layer_is_copied_before_it_is_packed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = make_checkpoint(tmp_path / "m", n_head=4, n_embd=256, n_positions=64, dtype=torch.bfloat16)
+    mapped: list[int] = []
+    cloned: list[int] = []
+    real_mmap, real_clone = mmap.mmap, torch.Tensor.clone
+
+    def count_mapped(number: int, length: int, **more: Any) -> mmap.mmap:
+        mapped.append(length)
+        return real_mmap(number, length, **more)
+
+    def count_cloned(tensor: torch.Tensor, **more: Any) -> torch.Tensor:
+        cloned.append(tensor.nbytes)
+        return real_clone(tensor, **more)
+
+    monkeypatch.setattr("engine.checkpoint.loader.mmap.mmap", count_mapped)
+    monkeypatch.setattr(torch.Tensor, "clone", count_cloned)
+    precision = Precision("bfloat16", torch.device("cpu"), torch.bfloat16, "the test's")
+    if not precision.keeps_no_weight:
+        pytest.skip("this processor has no packed form for bfloat16: layers are kept as they are read")
+    config = read_config(directory)
+    load_model(directory, config, TorchOps(), precision)
+    tensors = read_table(directory)
+    slack = mmap.ALLOCATIONGRANULARITY * len(tensors)
+    assert sum(mapped) <= sum(info.end - info.begin for info in tensors.values()) + slack
+    shape = config.shape()
+    kept = 2 * (shape.vocab_size + shape.n_positions) * shape.n_embd
+    assert sum(cloned) <= kept + 2 * sum(math.prod(info.shape) for info in tensors.values() if len(info.shape) == 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
+def test_kv_memory_is_taken_as_it_is_used() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+    before = resident()
+    kv = zeroed((8, 4, 2, 1, 4096, 128), torch.float32, torch.device("cpu"))
+    assert kv.nbytes == 2**27
+    assert resident() - before < 2**24
+    kv[3].fill_(1.0)
+    assert resident() - before < 2**26
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+@pytest.mark.parametrize("stored", ["bfloat16", "float32"])
+def test_a_model_of_a_billion_weights_takes_itself_and_a_shard_at_most(tmp_path: Path, stored: str) -> None:
+    write_checkpoint(tmp_path, FAMILY["1b"], stored)
+    found = in_a_child(tmp_path, rounds=1)
+    assert found["dtype"] == "bfloat16"
+    assert found["peak"] <= found["model"] + found["shard"]

@@ -16,6 +16,8 @@ from engine.checkpoint.layouts import check_table
 from engine.checkpoint.loader import load_model
 from engine.errors import CheckpointError
 from engine.gpt_bigcode import GPTBigCode
+from engine.loading import LoadOptions, load
+from engine.models import ModelSource
 from engine.ops import TorchOps
 from engine.precision import Precision
 from engine.step import Span
@@ -112,8 +114,8 @@ def test_fine_tunes_bring_tokens_of_their_own(tmp_path: Path) -> None:
             assert tokenizer.is_control(number)
             assert number not in tokenizer.encode(f"a{text}b")
             assert tokenizer.encode_raw(text) == [number]
-        done = engine.complete(prompt=PREFIX, max_tokens=12)
-        assert_same_greedy(done.ids, directory, done.prompt)
+        for each in answers(directory).values():
+            assert_same_greedy(each.ids, directory, each.prompt)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=["float16 file", "float32 file"])
@@ -132,6 +134,27 @@ def test_santacoders_own_layout_is_the_forward_pass_that_its_file_describes(tmp_
     # The converted form of the same weights gives the same.
     assert {name: each.ids for name, each in done.items()} == {name: each.ids for name, each in answers(source).items()}
     assert torch.equal(logprobs(model_of(directory), ids), logprobs(model_of(source), ids))
+
+
+@pytest.mark.parametrize("name", ["bias", "masked_bias"])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32])
+def test_mask_buffers_are_passed_over_whatever_they_are(tmp_path: Path, name: str, dtype: torch.dtype) -> None:
+    directory = make_checkpoint(tmp_path / "m")
+    before = logprobs(model_of(directory), list(range(30, 50)))
+    tensors = load_file(directory / WEIGHTS)
+    tensors[f"transformer.h.1.attn.{name}"] = torch.ones(1, 1, 8, 8).tril().to(dtype)
+    save_file(tensors, directory / WEIGHTS, {"format": "pt"})
+    assert torch.equal(logprobs(model_of(directory), list(range(30, 50))), before)
+
+
+def test_code_that_a_configuration_names_is_ignored_with_a_notice(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = as_santacoder(make_checkpoint(tmp_path / "s", family="santacoder"), tmp_path / "m")
+    read_config(directory)
+    assert [record.message for record in caplog.records] == [
+        f"{directory / CONFIG}: auto_map is ignored; code from a checkpoint is never run"
+    ]
 
 
 def test_santacoders_end_of_text_is_its_tokenizers(tmp_path: Path) -> None:
@@ -160,17 +183,24 @@ def test_santacoder_with_all_heads_is_gpt_2(tmp_path: Path) -> None:
                            load_file(source / WEIGHTS)["transformer.h.0.attn.c_attn.weight"])  # fmt: skip
 
 
-def test_a_model_without_fim_completes_from_the_prefix(tmp_path: Path) -> None:
-    """The `no-fim` branch."""
+@pytest.mark.parametrize("tokens", [True, False], ids=["with its sisters' tokenizer", "without the tokens"])
+def test_a_model_without_fim_completes_from_the_prefix_and_says_so(tmp_path: Path, tokens: bool) -> None:
+    """The `no-fim` branch: known by its name where its tokenizer has tokens for the middle all the same."""
     directory = make_checkpoint(tmp_path / "m", family="santacoder")
-    source = json.loads((directory / "tokenizer.json").read_text())
-    source["added_tokens"] = [t for t in source["added_tokens"] if "fim" not in t["content"]]
-    (directory / "tokenizer.json").write_text(json.dumps(source))
-    done = InProcessEngine.of(directory, dtype="float32", kv_memory=2**26).complete(
-        prompt=PREFIX, suffix=SUFFIX, max_tokens=8
-    )
+    if not tokens:
+        source = json.loads((directory / "tokenizer.json").read_text())
+        source["added_tokens"] = [t for t in source["added_tokens"] if "fim" not in t["content"]]
+        (directory / "tokenizer.json").write_text(json.dumps(source))
+    name = "bigcode/santacoder@no-fim" if tokens else "m"
+    loaded = load(LoadOptions(ModelSource(name, directory), device="cpu", dtype="float32", kv_memory=2**26))
+    assert "left to right only" in loaded.note
+    engine = InProcessEngine(loaded)
+    done = engine.complete(prompt=PREFIX, suffix=SUFFIX, max_tokens=8)
     assert done.admitted.layout == "none"
-    assert done.text
+    assert done.prompt == engine.complete(prompt=PREFIX, max_tokens=8).prompt
+    assert_same_greedy(done.ids, directory, done.prompt)
+    others = load(LoadOptions(ModelSource("bigcode/santacoder@fim", make_checkpoint(tmp_path / "f")), device="cpu"))
+    assert (others.note, others.intake.fills) == ("", True)
 
 
 def _with_head(directory: Path, change: float, *, tied: bool) -> Path:
@@ -239,3 +269,47 @@ def test_a_shard_that_is_cut_while_it_is_read_is_noticed(tmp_path: Path, monkeyp
     monkeypatch.setattr("engine.checkpoint.loader.check_table", cut)
     with pytest.raises(CheckpointError, match="was cut while it was read"):
         model_of(directory)
+
+
+TRUE_WIDTHS: dict[str, tuple[dict[str, Any], bool]] = {
+    "tiny_starcoder_py": ({"n_head": 12, "head_dim": 64, "n_positions": 8192}, True),
+    "StarCoderBase-1B": ({"n_head": 16, "head_dim": 128, "n_positions": 8192, "dtype": torch.bfloat16}, True),
+    "StarCoderBase-3B": ({"n_head": 22, "head_dim": 128, "n_positions": 8192, "shards": 3}, False),
+    "StarCoderBase-7B": ({"n_head": 32, "head_dim": 128, "n_positions": 8192, "dtype": torch.bfloat16}, False),
+    "StarCoder, WizardCoder, 15.5B": (
+        {"n_head": 48, "head_dim": 128, "n_positions": 8192, "dtype": torch.bfloat16, "activation_function": "gelu",
+         "shards": 2}, False,
+    ),
+    "Granite-20B-code, 34B": ({"n_head": 48, "head_dim": 128, "n_positions": 8192, "dtype": torch.float16}, False),
+    "all heads, 1B": ({"n_head": 16, "head_dim": 128, "n_positions": 2048, "multi_query": False}, False),
+}  # fmt: skip
+"""One layer of each at its published width, and whether `make test` has time for it."""
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(form, id=name, marks=() if quick else pytest.mark.slow)
+        for name, (form, quick) in TRUE_WIDTHS.items()
+    ],
+)
+def test_a_layer_at_its_true_width_gives_the_tokens_of_transformers(tmp_path: Path, form: dict[str, Any]) -> None:
+    directory = make_checkpoint(tmp_path / "m", n_layer=1, **form)
+    for done in answers(directory).values():
+        assert_same_greedy(done.ids, directory, done.prompt, tolerance=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_santacoders_layout_at_its_true_width_is_its_forward_pass(tmp_path: Path, dtype: torch.dtype) -> None:
+    source = make_checkpoint(
+        tmp_path / "s", family="santacoder", n_layer=1, n_head=16, head_dim=128, n_positions=2048, vocab_size=896,
+        dtype=dtype,
+    )  # fmt: skip
+    directory = as_santacoder(source, tmp_path / "m", dtype=dtype)
+    done = answers(directory)
+    for each in done.values():
+        logits = santacoder_logits(directory, each.prompt + each.ids)
+        for step, token in enumerate(each.ids, len(each.prompt) - 1):
+            assert logits[step].max() - logits[step, token] <= 1e-3
+    assert {name: each.ids for name, each in done.items()} == {name: each.ids for name, each in answers(source).items()}

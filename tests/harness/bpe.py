@@ -63,7 +63,7 @@ def tokenizer_json(family: Family = "starcoder", size: int = 768) -> str:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_corpus(), trainer)
+    tokenizer.train_from_iterator(corpus(), trainer)
     if not first:
         tokenizer.add_special_tokens(control)
     if tokenizer.get_vocab_size() != size:
@@ -79,7 +79,8 @@ def control_ids(family: Family, size: int) -> dict[str, int]:
     return {token["content"]: token["id"] for token in added}
 
 
-def _corpus() -> list[str]:
+def corpus() -> list[str]:
+    """Texts that small tokenizers are trained on: modules of the standard library."""
     import argparse
     import dataclasses
     import heapq

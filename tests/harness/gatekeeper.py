@@ -12,6 +12,7 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ from tests.harness.process import ROOT, isolated_env, kill_tree
 _WATCHED = ("exec", "compile", "import", "marshal", "pickle", "subprocess", "os.system", "os.exec", "os.posix_spawn",
             "os.fork", "ctypes.dlopen", "socket.connect", "shutil", "os.remove", "os.rename")  # fmt: skip
 """Audit events that a model directory must not cause."""
+
+_WARM_S = 240.0
+"""How long the child may take for its imports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +47,12 @@ class Verdict:
 class Gatekeeper:
     """The child, seen from its parent."""
 
-    def __init__(self, home: Path, *, limit_s: float = 60.0) -> None:
+    def __init__(self, home: Path, *, warm: Sequence[Path] = (), limit_s: float = 60.0) -> None:
+        """`warm`: good directories to load before the first judgement, for the imports that their kinds need."""
         self._limit_s = limit_s
+        self._warm = False
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.harness.gatekeeper"],
+            [sys.executable, "-m", "tests.harness.gatekeeper", *map(str, warm)],
             env=isolated_env(home, OMP_NUM_THREADS="1"),
             cwd=ROOT,
             stdin=subprocess.PIPE,
@@ -66,17 +72,24 @@ class Gatekeeper:
 
     def judge(self, directory: Path, *, dtype: str = "auto") -> Verdict:
         """Have a directory loaded; AssertionError when there is no answer in time."""
-        pipe, answers = self._process.stdin, self._process.stdout
+        pipe = self._process.stdin
         assert pipe is not None
-        assert answers is not None
+        if not self._warm:
+            self._answer("what it loads first", _WARM_S)
+            self._warm = True
         pipe.write(json.dumps([str(directory), dtype]).encode() + b"\n")
         pipe.flush()
-        ready, _, _ = select.select([answers], [], [], self._limit_s)
-        assert ready, f"{directory}: no answer within {self._limit_s:g} s"
-        line = answers.readline()
-        assert line, f"{directory}: the child died of it"
-        said: dict[str, Any] = json.loads(line)
+        said: dict[str, Any] = json.loads(self._answer(str(directory), self._limit_s))
         return Verdict(**said | {"opened": tuple(said["opened"]), "events": tuple(said["events"])})
+
+    def _answer(self, what: str, limit_s: float) -> bytes:
+        answers = self._process.stdout
+        assert answers is not None
+        ready, _, _ = select.select([answers], [], [], limit_s)
+        assert ready, f"{what}: no answer within {limit_s:g} s"
+        line = answers.readline()
+        assert line, f"{what}: the child died of it"
+        return line
 
 
 def _resident_bytes() -> int:
@@ -97,11 +110,15 @@ def _forget_peak() -> None:
 def _main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    import engine.transformers_backend.loading  # noqa: F401
     from engine.errors import StarfillError
     from engine.loading import LoadOptions, load
     from engine.models import STARTER, ModelSource
 
-    load(LoadOptions(ModelSource("warm", STARTER), device="cpu", kv_memory=2**24))  # everything is imported now
+    for good in (STARTER, *map(Path, sys.argv[1:])):  # everything is imported now
+        load(LoadOptions(ModelSource("warm", good), device="cpu", kv_memory=2**26))
+    answers.write("{}\n")
+    answers.flush()
     seen: list[tuple[str, str]] = []
     sys.addaudithook(lambda event, args: seen.append((event, str(args[0]) if args else "")))
     for line in sys.stdin:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from engine.errors import DeviceMemoryExhausted
+from engine.instruct import Following, Form
 from engine.intake import HealingPolicy, Intake
 from engine.models import STARTER
 from engine.serve import Endpoint, Loaded, Manner, serve
@@ -35,9 +36,11 @@ class ScriptedRunner:
         delay: float = 0.0,
         fail_at: int | None = None,
         log: Path | None = None,
+        free_rows: int = 1,
     ) -> None:
         self.slots = slots
         self.window = window
+        self.free_rows = free_rows
         self.calls = 0
         self.starts: list[float] = []
         self.fits: Callable[[Step], bool] | None = None
@@ -65,12 +68,12 @@ class ScriptedRunner:
         for copy in step.copies:
             self._memory[copy.target][: copy.length] = self._memory[copy.source][: copy.length]
         samples, row = [], 0
-        for span, draws, allowed in zip(step.spans, step.draws, step.allowed, strict=True):
+        for span, draws, guesses, allowed in zip(step.spans, step.draws, step.guesses, step.allowed, strict=True):
             memory, end = self._memory[span.slot], span.start + span.length
             memory[span.start : end] = step.ids[row : row + span.length]
             row += span.length
-            if draws:
-                wish = self._after(memory[:end])
+            for known in range(end - guesses, end + 1 if draws else 0):
+                wish = self._after(memory[:known])
                 samples += [Sample(wish if allowed is None or wish in allowed else min(allowed), -0.5)] * draws
         return samples
 
@@ -105,6 +108,8 @@ def main() -> int:
     parser.add_argument("--load-delay", type=float, default=0.0)
     parser.add_argument("--fail-at", type=int)
     parser.add_argument("--log", type=Path)
+    parser.add_argument("--instruct", type=Form, help="the form of instructions that it is to say it follows")
+    parser.add_argument("--terms")
     options = parser.parse_args()
 
     def load() -> Loaded:
@@ -112,7 +117,8 @@ def main() -> int:
         tokenizer = starter_tokenizer()
         script = tokenizer.encode(options.script)
         runner = ScriptedRunner(tokenizer, script, delay=options.delay, fail_at=options.fail_at, log=options.log)
-        return Loaded(scripted_intake(tokenizer), runner, "float32", "cpu")
+        following = Following(options.instruct, options.terms)
+        return Loaded(scripted_intake(tokenizer), runner, "float32", "cpu", following=following)
 
     return serve("scripted", load, Endpoint(options.socket), Manner(check_each_step=True))
 

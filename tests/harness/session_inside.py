@@ -74,10 +74,13 @@ class QuickEngine:
     """A `lsp_server.completer.Engine` that says `text` in two chunks to whatever it is asked; `on_call` hears each call."""
 
     primes = False
+    window: int | None = None
 
     def __init__(self, text: str = "value + 1\n", on_call: Callable[[], None] | None = None) -> None:
         self.calls = 0
         self.open = 0
+        self.logprob = -0.1
+        """Of each of its tokens."""
         self._text = text
         self._on_call = on_call
 
@@ -98,9 +101,9 @@ class QuickEngine:
     async def _chunks(self) -> AsyncIterator[Chunk]:
         half = len(self._text) // 2
         await asyncio.sleep(0)
-        yield Chunk(text=self._text[:half], logprobs=(-0.1,))
+        yield Chunk(text=self._text[:half], logprobs=(self.logprob,))
         await asyncio.sleep(0)
-        yield Chunk(text=self._text[half:], logprobs=(-0.1,), finish_reason="stop")
+        yield Chunk(text=self._text[half:], logprobs=(self.logprob,), finish_reason="stop")
 
     def not_shown(self, answer: str, reason: str) -> None:
         """Takes note of nothing."""

@@ -138,12 +138,21 @@ class SchedulerMachine(RuleBasedStateMachine):
     At the end everything that was submitted must come to an end in a bounded number of passes.
     """
 
-    @initialize(slots=st.integers(1, 9), most=st.none() | st.integers(1, 4), waiting=st.integers(2, 12))
-    def start(self, slots: int, most: int | None, waiting: int) -> None:
+    @initialize(
+        slots=st.integers(1, 9),
+        most=st.none() | st.integers(1, 4),
+        waiting=st.integers(2, 12),
+        free_rows=st.sampled_from((1, 4, 16)),
+    )
+    def start(self, slots: int, most: int | None, waiting: int, free_rows: int) -> None:
         self.scheduler = Scheduler(
-            KvSlots(slots, WINDOW), max_running=most, max_waiting=waiting, max_waiting_per_document=2
+            KvSlots(slots, WINDOW),
+            max_running=most,
+            max_waiting=waiting,
+            max_waiting_per_document=2,
+            free_rows=free_rows,
         )
-        self.memory = Memory(slots)
+        self.memory, self.free_rows = Memory(slots), free_rows
         self.known: dict[int, Generation] = {}
         self.ended: set[int] = set()
         self.paused: set[int] = set()
@@ -280,9 +289,16 @@ class SchedulerMachine(RuleBasedStateMachine):
             return False
         generations = self.read(step)
         samples = []
-        for number, draws in enumerate(step.draws):
+        row = 0
+        for number, (span, draws, guesses) in enumerate(zip(step.spans, step.draws, step.guesses, strict=True)):
             ids = step.allowed[number] or [0, *range(200, 208)]
-            samples += [Sample(ids[(choice + number + draw) % len(ids)], 0.0) for draw in range(draws)]
+            row += span.length
+            guessed = step.ids[row - guesses : row]
+            # Some guesses are right: as many as `choice` says, of those that went along.
+            right = guessed[: choice % (guesses + 1)] if guesses else ()
+            samples += [Sample(each, 0.0) for each in right]
+            more = draws + guesses - len(right)
+            samples += [Sample(ids[(choice + number + draw) % len(ids)], 0.0) for draw in range(more)]
         served = set()
         for progress in self.scheduler.commit(step, samples):
             served.add(progress.generation.request)
@@ -299,13 +315,15 @@ class SchedulerMachine(RuleBasedStateMachine):
         by_slot = {each.slot: each for each in self.alive() if each.slot is not None}
         assert len({span.slot for span in step.spans}) == len(step.spans)
         row = 0
-        for span, sampled, draws in zip(step.spans, step.sampled, step.draws, strict=True):
+        for span, sampled, draws, guesses in zip(step.spans, step.sampled, step.draws, step.guesses, strict=True):
             generation, ids = by_slot[span.slot], list(step.ids[row : row + span.length])
             row += span.length
-            end = span.start + span.length
+            end = span.start + span.length - guesses
             assert generation.request not in self.paused
-            assert span.length >= 1
-            assert ids == list(generation.ids_from(span.start, end))
+            assert end > span.start
+            assert span.start + span.length <= WINDOW
+            assert not guesses or (draws == 1 and not generation.held and len(step.ids) <= self.free_rows)
+            assert ids[: end - span.start] == list(generation.ids_from(span.start, end))
             assert self.memory.rows[span.slot][: span.start] == list(generation.ids_from(0, span.start))
             assert sampled == (end == generation.length and not generation.primes_only) == (draws > 0)
             self.memory.write(span.slot, span.start, ids)

@@ -118,14 +118,16 @@ async def test_what_makes_no_sense_is_left_alone(block: Served) -> None:
 
 @async_test()
 async def test_counting_can_be_switched_off(block: Served) -> None:
-    (block.home / "acceptance.json").unlink(missing_ok=True)
+    for name in ("acceptance.json", "confidence.json"):
+        (block.home / name).unlink(missing_ok=True)
     async with await block.editor() as editor:
         await editor.initialize("vscode", options={"statistics": False})
         editor.open(URI, "python", "def f(things):\n    ")
         (item,) = (await editor.inline(URI, 1, 4).result())["items"]
         await _command(editor, "starfill.accept", *item["command"]["arguments"])
-        assert await _command(editor, "starfill.statistics") == {"languages": {}}
+        assert await _command(editor, "starfill.statistics") == {"languages": {}, "confidence": {"least": 2}}
     assert not (block.home / "acceptance.json").exists()
+    assert not (block.home / "confidence.json").exists()
 
 
 @pytest.mark.parametrize(

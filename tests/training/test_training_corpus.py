@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.training import corpus, dedup, languages, licences, manifest, packed, sources
-from engine.training.licences import Licence
+from engine import licences
+from engine.licences import Licence
+from engine.training import corpus, dedup, languages, manifest, packed, sources
 from engine.training.manifest import Package
 from engine.training.scrub import EMAIL, SECRET, scrub
 from tests.training.training_world import World

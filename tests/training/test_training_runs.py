@@ -2,14 +2,20 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
 import time
 from pathlib import Path
 
 import numpy as np
+import pathspec
 import pytest
 import torch
 
-from engine.training import card, commands, export, lora, packed, score, tune
+from engine import tuning
+from engine.checkpoint.adapter import Adapter
+from engine.instruct import Form, alpaca, following_of
+from engine.models import ModelSource
+from engine.training import card, commands, export, lora, packed, pairs, score, tune
 from engine.training.batches import Mix, Windows
 from engine.training.bpe import Vocabulary
 from engine.training.decode import Line, complete_lines
@@ -18,6 +24,7 @@ from engine.training.model import Cache, Model, Shape
 from engine.training.record import Record
 from engine.training.samples import Layout, Prompt
 from engine.training.schedule import Budget, Schedule
+from engine.training.scrub import EMAIL, SECRET
 from engine.training.trainer import Trainer
 from tests.training.training_world import World, tiny_plan
 
@@ -193,7 +200,7 @@ def make_repository(root: Path) -> None:
 
 
 @pytest.mark.parametrize("adapter", [False, True])
-def test_tuning_helps_and_has_a_way_back(trained: tuple[Path, Record], tmp_path: Path, adapter: bool) -> None:
+def test_tuning_helps_and_leaves_its_base_alone(trained: tuple[Path, Record], tmp_path: Path, adapter: bool) -> None:
     base, out, repository = trained[0], tmp_path / "tuned", tmp_path / "repository"
     repository.mkdir()
     make_repository(repository)
@@ -204,46 +211,80 @@ def test_tuning_helps_and_has_a_way_back(trained: tuple[Path, Record], tmp_path:
     assert outcome.after.loss < outcome.before.loss
     assert before == {file.name: file.read_bytes() for file in base.iterdir()}
     if adapter:
-        merged = lora.Adapter.read(out)
-        original = export.read(base)
+        read = Adapter.read(out)
         name = "transformer.h.0.attn.c_attn.weight"
-        weight = original.state_dict()[name]
-        assert not torch.equal(merged.merge(name, weight), weight)
-        assert torch.equal(merged.merge("transformer.wte.weight", weight), weight)
+        weight = export.read(base).state_dict()[name]
+        assert read.base.directory == base
+        assert not torch.equal(read.merge(name, weight), weight)
+        assert read.merge("transformer.wte.weight", weight) is weight
     else:
         export.read(out)
-    with pytest.raises(tune.TuneError):
+    with pytest.raises(tune.TuneError, match="not empty"):
         tune.tune(repository, base, out, plan)
-    (out / "mine.txt").write_text("kept")
-    tune.undo(out)
-    assert [file.name for file in out.iterdir()] == ["mine.txt"]
-    with pytest.raises(tune.TuneError):
-        tune.undo(out)
+
+
+def test_what_is_excluded_or_ignored_is_never_trained_on(tmp_path: Path) -> None:
+    make_repository(tmp_path)
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "secrets.py").write_text((tmp_path / "module_0.py").read_text())
+    (tmp_path / ".hidden.py").write_text((tmp_path / "module_0.py").read_text())
+    patterns = pathspec.GitIgnoreSpec.from_lines([*tuning.SECRETS, "module_1.py"])
+    kept = [f"module_{number}.py" for number in (0, 2, 3, 4, 5)]
+    assert [document.path for document in tune.collect(tmp_path, patterns.match_file)] == kept
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / ".gitignore").write_text("module_2.py\n")
+    assert [document.path for document in tune.collect(tmp_path, patterns.match_file)] == [kept[0], *kept[2:]]
+
+
+def test_what_cannot_fit_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    config = Shape(vocabulary=49_152, width=65_536, layers=500, heads=512, inner=262_144).config()
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(tune.TuneError, match="free; an adapter takes less"):
+        tune.tune(tmp_path, tmp_path, tmp_path / "out", tune.TunePlan(adapter=False, device="cpu"))
 
 
 def test_a_merged_adapter_computes_what_was_trained(world: World, tmp_path: Path) -> None:
     model = Model(Shape(world.vocabulary.size, width=64, layers=1, heads=2, inner=96, positions=64))
     model.initialise(3)
-    plain = Model(model.shape)
-    plain.load_state_dict(model.state_dict())
+    base, out = tmp_path / "base", tmp_path / "out"
+    export.write(model, world.corpus.tokenizer, base, dtype=torch.float32)
+    plain = export.read(base)
     assert lora.attach(model, rank=4, alpha=8.0) > 0
     for module in model.modules():
         if isinstance(module, lora.LowRank):
             torch.nn.init.normal_(module.lora_B, std=0.05)
-    lora.write(model, tmp_path, 4, 8.0, "base")
-    adapter = lora.Adapter.read(tmp_path)
+    lora.write(model, out, 4, 8.0, str(base))
+    adapter = Adapter.read(out)
     plain.load_state_dict({name: adapter.merge(name, tensor) for name, tensor in plain.state_dict().items()})
     ids = torch.arange(40)[None]
     torch.testing.assert_close(model(ids), plain(ids), atol=1e-5, rtol=1e-4)
 
 
 def test_instruction_pairs_are_tuned_on(trained: tuple[Path, Record], tmp_path: Path) -> None:
-    file = tmp_path / "pairs.jsonl"
-    rows = [{"instruction": f"Add {i} and {i}", "response": f"result = {i} + {i}\n"} for i in range(20)]
+    file, out = tmp_path / "pairs.jsonl", tmp_path / "out"
+    rows = [{"instruction": f"Add {i} and {i}", "input": "", "output": f"result = {i} + {i}\n"} for i in range(20)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    outcome = tune.tune(file, trained[0], tmp_path / "out", tune.TunePlan(steps=15, length=96, device="cpu"))
+    outcome = tune.tune(file, trained[0], out, tune.TunePlan(steps=15, length=128, device="cpu"))
     assert outcome.kept
     assert outcome.before.exact is None
+    assert following_of(ModelSource("out", out)).form is Form.ALPACA
+
+
+def test_pairs_are_read_in_alpacas_form_and_masked(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    rows = [
+        {"instruction": "Explain.", "input": "x = 1", "output": "One."},
+        {"prompt": "Write to bob@somewhere.com", "completion": "api_key = '9f8a7b6c5d4e3f2a1b0c9d8e'"},
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    first, second = pairs.read(file)
+    assert first.prompt == alpaca("Explain.", "x = 1")
+    assert second.prompt == alpaca(f"Write to {EMAIL}")
+    assert SECRET in second.response
+    for wrong in ('{"instruction": "a"}', '{"instruction": 1, "output": "b"}', "[]", "no"):
+        file.write_text(json.dumps(rows[0]) + "\n" + wrong)
+        with pytest.raises(ValueError, match=r"pairs\.jsonl:2: "):
+            pairs.read(file)
 
 
 def test_commands_train_resume_score_and_finish(

@@ -18,6 +18,7 @@ class ScriptedEngine:
     """Implements `completer.Engine`. With `held`, streams stop before their last chunk until `release` is called."""
 
     primes = True
+    window: int | None = None
 
     def __init__(
         self,

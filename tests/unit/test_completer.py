@@ -82,6 +82,37 @@ async def test_what_the_model_is_unsure_of_is_shown_only_by_hand(
     assert len(engine.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("prefix", "logprob", "invoked", "reason"),
+    [
+        ("# a", -1.0, False, Reason.PROSE), ("# a", -0.5, False, None), ("# a", -1.0, True, None),
+        ("# a", -4.0, False, Reason.LOW_CONFIDENCE), ("x = ", -1.0, False, None), ('"""A', -1.0, False, Reason.PROSE),
+    ],
+)  # fmt: skip
+@async_test()
+async def test_in_prose_the_model_has_to_be_surer(
+    prefix: str, logprob: float, invoked: bool, reason: Reason | None
+) -> None:
+    seen = list[str]()
+    engine = ScriptedEngine(
+        Chunk(text="b ", logprobs=(logprob,)), Chunk(text="c", logprobs=(logprob,), finish_reason="stop")
+    )
+    policy = Policy(debounce=False, speculate=False, min_confidence=2, min_in_prose=40)
+    completer = Completer(engine, 64, engine.clock, policy=policy)
+    around = Surroundings(language="python")
+    asked = {"invoked": invoked, "on_text": seen.append, "surroundings": around}
+    outcome = await completer.complete("a", Window(prefix, "\n"), **asked)  # type: ignore[arg-type]
+    assert outcome.reason is reason
+    assert bool(outcome.items) == (reason is None)
+    if reason is not None:
+        assert outcome.detail is not None
+        assert "%" in outcome.detail
+    assert bool(seen) == (reason is None and (invoked or prefix == "x = ")), "nothing that is taken away again is shown"
+    again = await completer.complete("a", Window(prefix, "\n"), invoked=invoked, surroundings=around)
+    assert again.reason is reason, "from memory as from the model"
+    assert len(engine.requests) == 1
+
+
 @async_test()
 async def test_only_the_first_candidate_of_a_stream_is_read() -> None:
     engine = ScriptedEngine(Chunk(0, "one"), Chunk(1, "two"), Chunk(0, " more"), Chunk(1, "\n"))

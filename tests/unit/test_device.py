@@ -69,3 +69,24 @@ def test_a_device_that_is_not_there_is_refused_with_a_remedy() -> None:
             device.choose_device("cuda")
     with pytest.raises(DeviceError, match="--device nonsense: not usable"):
         device.choose_device("nonsense")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(3, 5), (2, 2, 1024, 1024)], ids=["small", "large"])
+def test_zeroed_memory_is_zero_and_can_be_written(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    made = device.zeroed(shape, dtype, torch.device("cpu"))
+    assert (tuple(made.shape), made.dtype, made.is_contiguous()) == (shape, dtype, True)
+    assert not made.count_nonzero()
+    made[1, 1] = 2
+    assert made[1, 1].float().mean() == 2
+
+
+def test_all_threads_are_there_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
+    with device.all_threads():
+        assert torch.get_num_threads() == device.default_threads() + 1
+    assert torch.get_num_threads() == before
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with device.all_threads():
+        assert torch.get_num_threads() == before

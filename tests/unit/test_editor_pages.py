@@ -49,7 +49,7 @@ def test_helixs_page_has_the_row_of_helixs_file() -> None:
     assert page["language"][0] in file["language"]
 
 
-@pytest.mark.parametrize("editor", ["emacs", "helix"])
+@pytest.mark.parametrize("editor", ["emacs", "helix", "neovim", "vscode"])
 def test_three_commands_are_enough(editor: str) -> None:
     assert len(shell_commands(ROOT / "editors" / editor / "README.md")) <= 3
 

@@ -210,6 +210,10 @@ class Scripted:
     def primes(self) -> bool:
         return True
 
+    @property
+    def window(self) -> int | None:
+        return None
+
     async def ready(self, *, invoked: bool, progress: Any) -> None:
         pass
 
@@ -353,7 +357,7 @@ def test_the_command_switches_off_what_there_is_and_writes_what_it_found(
     console = Console(file=(tmp_path / "out.txt").open("w"))
     row = asyncio.run(evaluate(options, {}, console))
     assert set(row["gains"]) == {
-        *(f"rule {rule}" for rule in Rule), "layout spm", "layout psm", "context files", "context path",
+        *(f"rule {rule}" for rule in Rule), "confidence", "layout spm", "layout psm", "context files", "context path",
     }  # fmt: skip
     assert json.loads((tmp_path / "rows.jsonl").read_text()) == row
     assert ET.parse(tmp_path / "a.svg").getroot().tag.endswith("svg")  # noqa: S314  (our own text)

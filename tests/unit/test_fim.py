@@ -199,6 +199,17 @@ def test_the_head_has_a_quarter_of_the_window_and_what_does_not_fit_is_left_out_
     assert ids[: ids.index(PRE)] == [FILENAME, *enc("small.py\ns = 1\n"), FILENAME, *enc("a.py\n")]
 
 
+def test_where_not_all_context_fits_the_last_piece_stays_which_is_the_most_alike() -> None:
+    names = ("far.py", "near.py")
+    context = [Snippet(name, lines(50)) for name in names]
+    sizes = [1 + len(enc(f"{name}\n{lines(50)}".rstrip("\n") + "\n")) for name in names]
+    room = WIDE.window // 4 - 1 - len(enc("a.py\n"))
+    assert max(sizes) <= room < sum(sizes)
+    ids = prompt("x", path="a.py", context=context).ids
+    assert ids[: ids.index(PRE)][: sizes[1]] == [FILENAME, *enc(f"near.py\n{lines(50)}".rstrip("\n") + "\n")]
+    assert ids.count(FILENAME) == 2
+
+
 @pytest.mark.parametrize("layout", FIM)
 def test_a_model_without_fim_tokens_gets_no_fim_prompt(layout: Layout, tmp_path: Path) -> None:
     source = json.loads(tokenizer_json())
@@ -228,4 +239,4 @@ def test_budgets_grow_in_steps() -> None:
     assert Budget.of(2_048, 16) == Budget.of(2_048, 85) == Budget(2_048, 85, 256)
     assert Budget.of(2_048, 86).reserve == Budget.of(2_048, 128).reserve == 128
     assert Budget.of(2_048, 5_000).reserve == 1_024
-    assert Budget.of(8_192, 16).suffix == 512
+    assert Budget.of(8_192, 16).suffix == 256

@@ -8,6 +8,7 @@ import pytest
 
 from engine.errors import CheckpointError, DeviceError
 from engine.models import STARTER, STARTER_ID, ModelSource, locate
+from engine.models.locate import ModelName
 from engine.sizes import human_size, parse_size
 
 
@@ -83,12 +84,43 @@ def test_a_directory_is_itself(home: Path) -> None:
 
 
 def test_an_id_is_what_was_pulled_under_it(home: Path) -> None:
-    for folder in ("bigcode--tiny", "bigcode--tiny@main", "tiny@refs--pr--1"):
+    for folder in ("bigcode--tiny", "bigcode--tiny@no-fim", "tiny@refs--pr--1"):
         (home / "home" / "models" / folder).mkdir(parents=True)
     models = home / "home" / "models"
     assert locate("bigcode/tiny") == ModelSource("bigcode/tiny", models / "bigcode--tiny")
-    assert locate("bigcode/tiny@main") == ModelSource("bigcode/tiny@main", models / "bigcode--tiny@main")
+    assert locate("bigcode/tiny@main") == ModelSource("bigcode/tiny", models / "bigcode--tiny")
+    assert locate("bigcode/tiny@no-fim") == ModelSource("bigcode/tiny@no-fim", models / "bigcode--tiny@no-fim")
     assert locate("tiny@refs/pr/1").directory == models / "tiny@refs--pr--1"
+
+
+@pytest.mark.parametrize("name", ["bigcode/tiny", "bigcode/tiny@no-fim", "tiny@refs/pr/1"])
+def test_a_model_keeps_its_name_when_it_is_given_by_its_path(home: Path, name: str) -> None:
+    """As the process of a shared engine gets it: status and remove speak of the model, not of a folder."""
+    parsed = ModelName.parse(name)
+    assert parsed is not None
+    folder = home / "home" / "models" / parsed.folder
+    folder.mkdir(parents=True)
+    assert locate(str(folder)) == locate(name) == ModelSource(name, folder)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a--b/c", "a/b--c", ".partial", "a/.b", "a@", "@a", "a@b@c", "a@-b", "a@b//c", "a/b@../c", "a/b/c", "é/b", "a b"],
+)
+def test_what_is_no_name_of_a_model_is_not_taken_for_one(home: Path, text: str) -> None:
+    """No two names share a folder, and what is being downloaded has none that could be named."""
+    assert ModelName.parse(text) is None
+    (home / "home" / "models" / text.replace("/", "--")).mkdir(parents=True)
+    with pytest.raises(CheckpointError):
+        locate(text)
+
+
+@pytest.mark.parametrize("name", ["bigcode/santacoder", "bigcode/santacoder@no-fim", "tiny", "a/b@refs/pr/1"])
+def test_a_folder_says_which_model_it_is(name: str) -> None:
+    parsed = ModelName.parse(name)
+    assert parsed is not None
+    assert ModelName.of_folder(parsed.folder) == parsed
+    assert str(parsed) == name
 
 
 def test_a_folder_of_the_working_directory_does_not_stand_in_for_a_pulled_model(home: Path) -> None:

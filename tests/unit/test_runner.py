@@ -58,8 +58,9 @@ def test_greedy_rows_and_drawn_rows_in_one_pass_are_what_they_are_apart(runner: 
     drawn = Sampling(1.2, seed=9)
     none: tuple[int, ...] = ()
     step = Step(
-        spans, PROMPT * 3, (True,) * 3, (None, None, [50, 60]), (None, drawn, None), (none,) * 3, (1, 3, 1), top=2
-    )
+        spans, PROMPT * 3, (True,) * 3, (None, None, [50, 60]), (None, drawn, None), (none,) * 3, (1, 3, 1), (0,) * 3,
+        top=2,
+    )  # fmt: skip
     found = runner.run(step)
     assert len(found) == step.samples == 5
     apart = [

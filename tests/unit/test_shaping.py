@@ -168,6 +168,46 @@ def test_automatic_completions_are_not_wanted_inside_a_word_but_at_its_end(code:
     assert wanted(window(code)) is reason
 
 
+@pytest.mark.parametrize(
+    ("code", "language", "reason"),
+    [
+        ("x = call(a, <|cursor|> + b)\n", "python", None),
+        ("x = <|cursor|>)  # one\n", "python", None),
+        ("# once <|cursor|> a time\n", "python", Reason.MID_TEXT),
+        ("# once upon<|cursor|>\n", "python", None),
+        ("x = 'once <|cursor|> a time'\n", "python", Reason.MID_TEXT),
+        ("x = 'once upon<|cursor|>')\n", "python", None),
+        ('"""Once\n<|cursor|>, upon a time.\n"""\n', "python", Reason.MID_TEXT),
+        ("// once <|cursor|> a time\n", "python", None),
+        ("// once <|cursor|> a time\n", "go", Reason.MID_TEXT),
+        ("let x = `one <|cursor|> ${two}`;\n", "javascript", Reason.MID_TEXT),
+        ("/* once\n <|cursor|> upon a time */\n", "c", Reason.MID_TEXT),
+    ],
+)
+def test_in_the_middle_of_a_line_of_text_none_is_wanted_and_of_code_it_is(
+    code: str, language: str, reason: Reason | None
+) -> None:
+    assert wanted(window(code), by_id(language)) is reason
+
+
+@pytest.mark.parametrize(
+    ("code", "language", "prose"),
+    [
+        ("x = <|cursor|>\n", "python", False),
+        ("# a <|cursor|>\n", "python", True),
+        ('"""A <|cursor|>\n"""\n', "python", True),
+        ("x = 'a <|cursor|>'\n", "python", False),
+        ("let x = `a <|cursor|>`\n", "javascript", False),
+        ("-- a <|cursor|>\n", "lua", True),
+        ("<!-- a <|cursor|>\n-->\n", "html", True),
+    ],
+)
+def test_comments_and_texts_of_several_lines_are_prose(code: str, language: str, prose: bool) -> None:
+    shaper = Shaper(window(code), by_id(language))
+    shaper.feed("b")
+    assert shaper.in_prose is prose
+
+
 def test_the_model_is_stopped_when_it_has_said_enough() -> None:
     line = Shaper(window("x = <|cursor|>\n"))
     assert [line.feed(text).enough for text in ("1", " + 2", "\n")] == [False, False, True]

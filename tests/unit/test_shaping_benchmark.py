@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import layouts, shaping
+from benchmarks import shaping
 from benchmarks.peer_rules import llama_vim, none, tabby, tabby_stop
 from benchmarks.rows import read_rows
-from engine.fim import Budget
 from lsp_server.evaluation.command import Options, cut_holes
 from lsp_server.evaluation.runner import window_of
 from lsp_server.evaluation.tape import Tape
@@ -73,8 +72,3 @@ def test_the_benchmark_shapes_a_recording_in_each_way(tmp_path: Path) -> None:
     assert {"ours", "none", "llama.vim", "tabby", "without brackets"} <= {row.backend for row in rows}
     assert all(row.detail["holes"] == len(holes) - 1 for row in rows)
     assert all(str(tmp_path) not in row.command for row in rows)
-
-
-def test_a_suffix_budget_takes_nothing_else_away() -> None:
-    usual, other = Budget.of(2_048, 64), layouts.budget_with(128)(2_048, 64)
-    assert (other.window, other.reserve, other.suffix) == (usual.window, usual.reserve, 128)

@@ -1,7 +1,7 @@
 """Buffers with their cursor, what the model says there, and the ghost text that is shown: `tests/fixtures/shaping/*.txt`.
 
-A case is `=== name`, the buffer with ‸ where the cursor is, `--- model`, what the model says, then `--- shown` with the ghost
-text or `--- reason` with the name of the reason why there is none.
+A case is `=== name`, the buffer with ‸ where the cursor is, `--- model`, what the model says (`--- cut short` if it ran into
+the token limit there), then `--- shown` with the ghost text or `--- reason` with the name of the reason why there is none.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import pytest
 
 from lsp_server.rules.languages import LANGUAGES, Language, by_id, by_path
 from lsp_server.rules.syntax import mistakes, parse
-from lsp_server.shaping import Shaper
+from lsp_server.shaping import ALL_RULES, Rule, Shaper
 from lsp_server.window import Window
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "shaping"
 CASE = re.compile(
-    r"^=== (?P<name>.+)\n(?P<buffer>(?s:.*?))\n--- model\n(?P<model>(?s:.*?))\n--- (?P<kind>shown|reason)\n"
+    r"^=== (?P<name>.+)\n(?P<buffer>(?s:.*?))\n--- (?P<said>model|cut short)\n(?P<model>(?s:.*?))\n"
+    r"--- (?P<kind>shown|reason)\n"
     r"(?P<expected>(?s:.*?))\n(?==== |\Z)",
     re.MULTILINE,
 )
@@ -31,6 +32,7 @@ class Case:
     name: str
     window: Window
     model: str
+    cut_short: bool
     shown: str
     reason: str | None
 
@@ -46,19 +48,21 @@ def cases() -> list[Case]:
             shown = match["expected"] if match["kind"] == "shown" else ""
             reason = match["expected"] if match["kind"] == "reason" else None
             window = Window(prefix, suffix + "\n")
-            found.append(Case(by_id(file.stem), match["name"], window, match["model"] + "\n", shown, reason))
+            cut_short = match["said"] == "cut short"
+            said = match["model"] + ("" if cut_short else "\n")
+            found.append(Case(by_id(file.stem), match["name"], window, said, cut_short, shown, reason))
     return found
 
 
 CASES = cases()
 
 
-def show(case: Case, pieces: list[str]) -> tuple[str, str | None]:
-    shaper = Shaper(case.window, case.language)
+def show(case: Case, pieces: list[str], rules: frozenset[Rule] = ALL_RULES) -> tuple[str, str | None]:
+    shaper = Shaper(case.window, case.language, rules)
     for piece in pieces:
         if shaper.feed(piece).enough:
             break
-    text, reason = shaper.finish()
+    text, reason = shaper.finish(cut_short=case.cut_short)
     return text, reason
 
 
@@ -82,8 +86,17 @@ def test_accepting_it_doubles_nothing_that_stands_right_of_or_below_the_cursor(c
     assert not following or (case.window.line_before + text).rpartition("\n")[2] != following
 
 
+@pytest.mark.parametrize("rule", Rule)
+def test_every_rule_has_cases_that_go_wrong_without_it(rule: Rule) -> None:
+    """What a rule is for can be seen: the buffer, what is shown with it, and that it is not what is shown without."""
+    wrong = [case for case in CASES if show(case, [case.model], ALL_RULES - {rule}) != (case.shown, case.reason)]
+    assert wrong, rule
+
+
 def test_there_are_enough_of_them_in_every_language_that_has_a_grammar() -> None:
-    assert len(CASES) >= 60
+    assert len(CASES) >= 80
+    assert sum(any("\u4e00" <= sign <= "\u9fff" for sign in case.model) for case in CASES) >= 5, "Chinese"
+    assert sum(any(sign > "\U0001f000" for sign in case.model) for case in CASES) >= 5, "emoji"
     assert {case.language.id for case in CASES} >= {
         "python", "javascript", "typescript", "java", "c", "cpp", "go", "rust", "html", "yaml",
     }  # fmt: skip
@@ -99,6 +112,50 @@ def test_every_language_of_the_table_is_shaped(language: Language) -> None:
     inside = Shaper(Window("call(", ")\n"), language)
     inside.feed("a, b)\n")
     assert inside.finish()[0] in ("a, b", "")
+
+
+def snippets() -> list[tuple[str, str, str]]:
+    """`tests/fixtures/languages.tsv`: a language, a buffer with its cursor, what the model says, with `\\n` escaped."""
+    rows = (FOLDER.parent / "languages.tsv").read_text("utf-8").splitlines()
+    unescape = {"\\n": "\n", "\\r": "\r", "\\t": "\t", "\\\\": "\\"}
+    fields = [re.sub(r"\\[nrt\\]", lambda found: unescape[found[0]], row).split("\t", 1) for row in rows]
+    return [(name, *rest.rsplit("\t", 1)) for name, rest in fields]  # type: ignore[misc]
+
+
+SNIPPETS = snippets()
+
+
+def test_every_language_of_the_table_has_a_snippet() -> None:
+    assert [name for name, _, _ in SNIPPETS if by_id(name).id != name] == []
+    assert {name for name, _, _ in SNIPPETS} == {row.id for row in LANGUAGES} | {"plaintext"}
+    assert all(buffer.count("‸") == 1 for _, buffer, _ in SNIPPETS)
+
+
+@pytest.mark.parametrize(("name", "buffer", "said"), SNIPPETS, ids=lambda value: value if value.isidentifier() else "")
+def test_a_snippet_of_every_language_is_shaped_at_every_cursor_in_whatever_pieces(
+    name: str, buffer: str, said: str
+) -> None:
+    prefix, _, suffix = buffer.replace("\r\n", "\n").partition("‸")
+    language = by_id(name)
+    text, reason = _shown(Window(prefix, suffix + "\n"), said + "\n", language)
+    assert bool(text.strip()) != bool(reason)
+    assert said.replace("\r\n", "\n").split()[0].startswith(text.split()[0]) if text else reason
+    rest = suffix.partition("\n")[0].strip()
+    assert not rest or rest[0] in ")]}" or not text.rstrip().endswith(rest)
+    whole = prefix + suffix
+    for at in range(0, len(whole) + 1, 5):
+        _shown(Window(whole[:at], whole[at:]), said, language)
+
+
+def _shown(window: Window, said: str, language: Language) -> tuple[str, str | None]:
+    whole = Shaper(window, language)
+    whole.feed(said)
+    pieces = Shaper(window, language)
+    for sign in said:
+        if pieces.feed(sign).enough:
+            break
+    assert pieces.finish() == whole.finish()
+    return whole.finish()
 
 
 @pytest.mark.parametrize("language", [row for row in LANGUAGES if row.grammar], ids=lambda language: language.id)

@@ -95,6 +95,18 @@ def test_loading_shows_progress_and_ends_it() -> None:
     assert screen.said[-1] == {"message": "", "kind": "Normal", "busy": False}
 
 
+def test_what_settings_refused_is_forgotten_when_they_change() -> None:
+    status, screen = _status()
+    status.began()
+    status.ended(Outcome(reason=Reason.DISABLED))
+    status.settled()
+    assert screen.said[-1] == {"message": "", "kind": "Normal", "busy": False}
+    status.began()
+    status.ended(Outcome(reason=Reason.NOTHING_TO_ADD))
+    status.settled()
+    assert screen.said[-1]["reason"] == Reason.NOTHING_TO_ADD
+
+
 def test_where_there_is_no_progress_nothing_fails() -> None:
     status, screen = _status(wanted=False, progress=False)
     status.loading("starting")

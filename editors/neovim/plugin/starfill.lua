@@ -57,3 +57,22 @@ end, {
     return found
   end,
 })
+
+-- Being here is enough: without a call of setup() the options are those in vim.g.starfill, or the defaults.
+local function set_up()
+  local options = vim.g.starfill
+  if options ~= false and not require("starfill").is_set_up() then
+    require("starfill").setup(options)
+  end
+end
+
+if vim.v.vim_did_enter == 1 then
+  vim.schedule(set_up) -- a plugin manager that loads late calls setup() right after
+else
+  vim.api.nvim_create_autocmd("VimEnter", { once = true, callback = set_up })
+end
+
+vim.api.nvim_create_user_command("StarfillRewrite", function(arguments)
+  local lines = arguments.range > 0 and { arguments.line1, arguments.line2 } or nil
+  require("starfill.actions").rewrite(lines, arguments.args)
+end, { nargs = "+", range = true, desc = "starfill: rewrite these lines as told" })

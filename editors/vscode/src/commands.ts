@@ -28,7 +28,8 @@ export function registerCommands(server: Server, settings: Settings, bar: Status
 		'starfill.trigger': () => vscode.commands.executeCommand('editor.action.inlineSuggest.trigger'),
 		'starfill.next': () => vscode.commands.executeCommand('editor.action.inlineSuggest.showNext'),
 		'starfill.previous': () => vscode.commands.executeCommand('editor.action.inlineSuggest.showPrevious'),
-		'starfill.switchModel': () => switchModel(settings),
+		'starfill.switchModel': () => switchModel(server, settings),
+		'starfill.rewriteSelection': () => rewriteSelection(server),
 		'starfill.showStatus': () => showStatus(server, bar),
 		'starfill.doctor': () => showDoctor(server),
 		'starfill.log': () => server.log.show(),
@@ -65,26 +66,101 @@ async function showMenu(bar: StatusBar): Promise<void> {
 	}
 }
 
+/** The other code actions stand in the editor's own menu; this one needs words. */
+async function rewriteSelection(server: Server): Promise<void> {
+	const editor = vscode.window.activeTextEditor;
+	if (editor === undefined) {
+		return say('open a file to rewrite something in it');
+	}
+	const instruction = await vscode.window.showInputBox({ title: 'Rewrite as told', prompt: 'What is to be done with the selected lines?' });
+	if (instruction !== undefined && instruction.trim() !== '') {
+		await server.rewrite(editor.document.uri, editor.selection, instruction);
+	}
+}
+
 async function showStatus(server: Server, bar: StatusBar): Promise<void> {
 	const status = await server.describe();
 	await showText(JSON.stringify({ message: bar.line, ...(status as object | undefined) }, null, 2), 'json');
 }
 
 async function showDoctor(server: Server): Promise<void> {
-	await withOutput(server, ['doctor'], (text) => showText(text, 'plaintext'));
+	const text = await output(server, ['doctor']);
+	if (text !== undefined) {
+		await showText(text, 'plaintext');
+	}
 }
 
-async function switchModel(settings: Settings): Promise<void> {
-	const starter: vscode.QuickPickItem = { label: 'starfill-starter', description: 'the model that starfill comes with' };
-	const other: vscode.QuickPickItem = { label: 'A folder…', description: 'config.json, tokenizer.json, safetensors' };
-	const chosen = await vscode.window.showQuickPick([starter, other], { title: 'Which model completes?' });
-	if (chosen === starter) {
-		await settings.chooseModel(undefined);
-	} else if (chosen === other) {
+/** What of a model `starfill models list --json` says here. */
+interface Model {
+	id: string;
+	precision?: string | null;
+	fits?: boolean;
+	why?: string | null;
+}
+
+interface ModelChoice extends vscode.QuickPickItem {
+	model?: string;
+}
+
+async function switchModel(server: Server, settings: Settings): Promise<void> {
+	const starter: ModelChoice = { label: 'starfill-starter', description: 'the model that starfill comes with' };
+	const folder: ModelChoice = { label: '$(folder) A folder…', description: 'config.json, tokenizer.json, safetensors' };
+	const more: ModelChoice = { label: '$(cloud-download) Get another one…', description: 'starfill models pull' };
+	const separator: ModelChoice = { label: '', kind: vscode.QuickPickItemKind.Separator };
+	const chosen = await pick(`now: ${settings.model ?? starter.label}`, (models) => [starter, ...models, separator, folder, more], server);
+	if (chosen === folder) {
 		const folders = await vscode.window.showOpenDialog({ canSelectFolders: true, canSelectFiles: false, openLabel: 'Use' });
 		if (folders?.[0] !== undefined) {
 			await settings.chooseModel(folders[0].fsPath);
 		}
+	} else if (chosen === more) {
+		const terminal = vscode.window.createTerminal('starfill');
+		terminal.show();
+		terminal.sendText(`"${server.executable ?? 'starfill'}" models list`);
+	} else if (chosen !== undefined) {
+		await settings.chooseModel(chosen.model);
+	}
+}
+
+/** Ask for a model; those that were downloaded join the choices as soon as the program has said which they are. */
+function pick(
+	placeholder: string,
+	among: (models: ModelChoice[]) => ModelChoice[],
+	server: Server,
+): Promise<ModelChoice | undefined> {
+	const box = vscode.window.createQuickPick<ModelChoice>();
+	box.title = 'Which model completes?';
+	box.placeholder = placeholder;
+	box.items = among([]);
+	box.busy = true;
+	void modelsHere(server).then((models) => {
+		box.items = among(models);
+		box.busy = false;
+	});
+	return new Promise((resolve) => {
+		box.onDidAccept(() => {
+			resolve(box.selectedItems[0]);
+			box.hide();
+		});
+		box.onDidHide(() => {
+			resolve(undefined);
+			box.dispose();
+		});
+		box.show();
+	});
+}
+
+/** Models that were downloaded; none if the program cannot say. */
+async function modelsHere(server: Server): Promise<ModelChoice[]> {
+	try {
+		const models = JSON.parse((await output(server, ['models', 'list', '--here', '--json'])) ?? '[]') as Model[];
+		return models.map(({ id, precision, fits, why }) => ({
+			label: id,
+			description: fits === false ? (why ?? 'does not fit') : (precision ?? ''),
+			model: id,
+		}));
+	} catch {
+		return [];
 	}
 }
 
@@ -93,17 +169,17 @@ async function showText(content: string, language: string): Promise<void> {
 	await vscode.window.showTextDocument(document, { preview: true });
 }
 
-async function withOutput(server: Server, args: string[], use: (text: string) => Promise<void>): Promise<void> {
+/** What the program prints when it is run with some arguments; undefined if there is no program. */
+async function output(server: Server, args: string[]): Promise<string | undefined> {
 	if (server.executable === undefined) {
 		void vscode.window.showWarningMessage('starfill: the program was not found');
-		return;
+		return undefined;
 	}
 	try {
-		const { stdout } = await run(server.executable, args, { timeout: RUN_MS });
-		await use(stdout);
+		return (await run(server.executable, args, { timeout: RUN_MS })).stdout;
 	} catch (error) {
 		// A doctor with findings ends with an exit code; what it found is on its output.
 		const { stdout, message } = error as { stdout?: string; message: string };
-		await use(stdout || message);
+		return stdout || message;
 	}
 }

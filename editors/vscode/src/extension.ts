@@ -14,11 +14,15 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
 	const settings = new Settings(context.extension.packageJSON);
 	const bar = new StatusBar();
 	server = new Server(settings, bar, log);
+	const look = () => bar.switched(settings.off(vscode.window.activeTextEditor?.document));
+	look();
 	context.subscriptions.push(
 		log,
 		bar,
 		...registerCommands(server, settings, bar),
+		vscode.window.onDidChangeActiveTextEditor(look),
 		vscode.workspace.onDidChangeConfiguration(async (event) => {
+			look();
 			if (settings.restarts(event)) {
 				await server?.restart();
 			} else if (event.affectsConfiguration(SECTION)) {

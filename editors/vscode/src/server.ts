@@ -3,12 +3,14 @@
 import * as vscode from 'vscode';
 import { LanguageClient, NotificationType, RevealOutputChannelOn } from 'vscode-languageclient/node';
 
+import { type Answer, showAnswer } from './answers';
 import { findExecutable, offerInstallation } from './executable';
 import { SECTION, type Settings } from './settings';
 import type { ServerStatus, StatusBar } from './status';
 import { Streaming } from './streaming';
 
 const DID_CHANGE_STATUS = new NotificationType<ServerStatus>('didChangeStatus');
+const ANSWER = new NotificationType<Answer>('starfill/answer');
 const STOP_MS = 2000;
 
 export class Server implements vscode.Disposable {
@@ -51,6 +53,17 @@ export class Server implements vscode.Disposable {
 		return this.client?.sendRequest('workspace/executeCommand', { command: 'starfill.status' });
 	}
 
+	/** Have a range rewritten; the server has the edit applied, or says why not. */
+	async rewrite(document: vscode.Uri, selection: vscode.Range, instruction: string): Promise<void> {
+		const { client } = this;
+		if (client === undefined) {
+			return;
+		}
+		const { code2ProtocolConverter: convert } = client;
+		const argument = { uri: convert.asUri(document), range: convert.asRange(selection), instruction };
+		await client.sendRequest('workspace/executeCommand', { command: 'starfill.rewrite', arguments: [argument] });
+	}
+
 	dispose(): void {
 		void this.stop();
 	}
@@ -81,7 +94,7 @@ export class Server implements vscode.Disposable {
 				documentSelector: [{ scheme: 'file' }, { scheme: 'untitled' }, { scheme: 'vscode-notebook-cell' }],
 				outputChannel: this.log,
 				revealOutputChannelOn: RevealOutputChannelOn.Never,
-				initializationOptions: { starfill: { ...this.settings.sent, status: true } },
+				initializationOptions: { starfill: { ...this.settings.sent, status: true, answers: true } },
 				middleware: {
 					provideInlineCompletionItems: (document, position, context, token) =>
 						this.streaming.provide(client, document, position, context, token),
@@ -93,6 +106,7 @@ export class Server implements vscode.Disposable {
 			},
 		);
 		client.onNotification(DID_CHANGE_STATUS, (status) => this.bar.show(status));
+		client.onNotification(ANSWER, showAnswer);
 		this.client = client;
 		await client.start();
 		this.bar.show({ kind: 'Normal', message: '', busy: false });

@@ -27,6 +27,12 @@ export class Settings {
 		return typeof value === 'string' && value !== '' ? value : undefined;
 	}
 
+	/** The model that the user has chosen, if any. */
+	get model(): string | undefined {
+		const value = this.inspect('model')?.globalValue;
+		return typeof value === 'string' && value !== '' ? value : undefined;
+	}
+
 	/** Flags of `starfill lsp`. */
 	get flags(): string[] {
 		return machineFlags(this.machine, this.inspect);
@@ -40,6 +46,20 @@ export class Settings {
 	/** Whether a change means that the server must be started with other flags. */
 	restarts(event: vscode.ConfigurationChangeEvent): boolean {
 		return [EXECUTABLE, ...this.machine].some((name) => event.affectsConfiguration(`${SECTION}.${name}`));
+	}
+
+	/** What is switched off for a document, in words; undefined if nothing is. */
+	off(document: vscode.TextDocument | undefined): string | undefined {
+		const configuration = vscode.workspace.getConfiguration(SECTION, document);
+		if (!configuration.get<boolean>('enabled', true)) {
+			return 'switched off';
+		}
+		const languages = configuration.get<Record<string, boolean>>('languages', {});
+		const language = document?.languageId;
+		if (language !== undefined && !(languages[language] ?? languages['*'] ?? true)) {
+			return `switched off for ${language}`;
+		}
+		return configuration.get<string>('trigger') === 'manual' ? 'only when asked for' : undefined;
 	}
 
 	/** Switch completions on or off, for the user. */

@@ -17,6 +17,7 @@ const BUSY_AFTER_MS = 300;
 export class StatusBar implements vscode.Disposable {
 	private readonly item = vscode.window.createStatusBarItem('starfill', vscode.StatusBarAlignment.Right, 100);
 	private status: ServerStatus = { kind: 'Inactive', message: 'not started', busy: false };
+	private off: string | undefined;
 	private timer: NodeJS.Timeout | undefined;
 
 	constructor() {
@@ -33,13 +34,24 @@ export class StatusBar implements vscode.Disposable {
 			this.timer = undefined;
 			this.draw(false);
 		} else if (this.timer === undefined) {
-			this.timer = setTimeout(() => this.draw(this.status.busy), BUSY_AFTER_MS);
+			this.timer = setTimeout(() => {
+				this.timer = undefined;
+				this.draw(this.status.busy);
+			}, BUSY_AFTER_MS);
+		}
+	}
+
+	/** Say what is switched off here, if anything is: the server would say so only when it is next asked. */
+	switched(off: string | undefined): void {
+		if (off !== this.off) {
+			this.off = off;
+			this.draw(false);
 		}
 	}
 
 	/** One line for the menu. */
 	get line(): string {
-		return this.status.message || 'ready';
+		return this.off ?? (this.status.message || 'ready');
 	}
 
 	dispose(): void {
@@ -48,9 +60,10 @@ export class StatusBar implements vscode.Disposable {
 	}
 
 	private draw(busy: boolean): void {
-		const { kind } = this.status;
-		this.item.text = `${busy ? '$(loading~spin)' : ICONS[kind]} starfill`;
-		this.item.tooltip = `starfill: ${this.line}`;
+		const loading = this.status.reason === 'loading';
+		const kind = this.off === undefined || this.status.kind === 'Error' ? this.status.kind : 'Inactive';
+		this.item.text = `${busy || loading ? '$(loading~spin)' : ICONS[kind]} starfill${loading ? ': loading' : ''}`;
+		this.item.tooltip = `starfill: ${this.line}\nClick for the menu.`;
 		this.item.backgroundColor =
 			kind === 'Error' ? new vscode.ThemeColor('statusBarItem.errorBackground') : undefined;
 		this.item.accessibilityInformation = { label: `starfill: ${busy ? 'working' : this.line}` };

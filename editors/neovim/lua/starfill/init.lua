@@ -269,9 +269,18 @@ local function listen()
   on("VimLeavePre", server.stop)
 end
 
+local set_up = false
+
+--- Whether `setup` was called.
+---@return boolean
+function M.is_set_up()
+  return set_up
+end
+
 --- Start: options as in `:help starfill-options`.
 ---@param options? table
 function M.setup(options)
+  set_up = true -- with wrong options too: the defaults are not what somebody wants who set others
   config.set(options)
   vim.api.nvim_set_hl(0, "StarfillGhost", { default = true, link = "Comment" })
   require("starfill.keymap").map()

@@ -1,4 +1,4 @@
-"""Which licences let a package in, read from the package itself.
+"""What a package or a file says of its licence, and whether that is permissive. Pure.
 
 SPDX expressions are judged term by term: `OR` needs one permissive side, `AND` needs both. What cannot be read is refused.
 """
@@ -57,7 +57,9 @@ PERMISSIVE = frozenset(
 # Free text and trove classifiers, first match wins; what stands above is narrower than what stands below.
 _NAMES: tuple[tuple[str, str], ...] = (
     (r"affero|\bagpl", "AGPL-3.0"),
+    (r"(?:lesser|library) general public[^\n]*\bv(?:ersion )?3|\blgpl[ -]?v?3", "LGPL-3.0"),
     (r"lesser general|library general|\blgpl", "LGPL-2.1"),
+    (r"general public[^\n]*\bv(?:ersion )?3|\bgpl[ -]?v?3", "GPL-3.0"),
     (r"general public|\bgpl", "GPL-2.0"),
     (r"\bmozilla public|\bmpl\b", "MPL-2.0"),
     (r"\beclipse public|\bepl\b", "EPL-2.0"),
@@ -75,6 +77,44 @@ _NAMES: tuple[tuple[str, str], ...] = (
     (r"cc0|public domain|public-domain", "public-domain"),
     (r"\bcurl\b", "curl"),
 )
+
+# Texts of licences, by a phrase that others have not; the one that comes first in a text gives it its name.
+_TEXTS: tuple[tuple[str, str], ...] = (
+    (r"GNU AFFERO GENERAL PUBLIC LICENSE\s+Version 3", "AGPL-3.0"),
+    (r"GNU LESSER GENERAL PUBLIC LICENSE\s+Version 3", "LGPL-3.0"),
+    (r"GNU LESSER GENERAL PUBLIC LICENSE\s+Version 2\.1", "LGPL-2.1"),
+    (r"GNU LIBRARY GENERAL PUBLIC LICENSE\s+Version 2", "LGPL-2.0"),
+    (r"GNU GENERAL PUBLIC LICENSE\s+Version 3", "GPL-3.0"),
+    (r"GNU GENERAL PUBLIC LICENSE\s+Version 2", "GPL-2.0"),
+    (r"GNU GENERAL PUBLIC LICENSE\s+Version 1", "GPL-1.0"),
+    (r"Apache License,?\s+Version 2\.0", "Apache-2.0"),
+    (r"Mozilla Public License,?\s+v(?:ersion |\. ?)2\.0", "MPL-2.0"),
+    (r"Mozilla Public License,?\s+v(?:ersion |\. ?)1\.1", "MPL-1.1"),
+    (r"Eclipse Public License\s+-\s+v ?2\.0", "EPL-2.0"),
+    (r"Eclipse Public License\s+-\s+v ?1\.0", "EPL-1.0"),
+    (r"PYTHON SOFTWARE FOUNDATION LICENSE VERSION 2", "PSF-2.0"),
+    (r"Boost Software License\s+-\s+Version 1\.0", "BSL-1.0"),
+    (r"Business Source License 1\.1", "BUSL-1.1"),
+    (r"Server Side Public License", "SSPL-1.0"),
+    (r"BigCode Open ?RAIL-M", "BigCode-OpenRAIL-M"),
+    (r"This is free and unencumbered software released into the public domain", "Unlicense"),
+    (r"CC0 1\.0 Universal", "CC0-1.0"),
+    (r"Attribution-ShareAlike 4\.0 International", "CC-BY-SA-4.0"),
+    (r"Attribution-NonCommercial 4\.0 International", "CC-BY-NC-4.0"),
+    (r"Attribution 4\.0 International", "CC-BY-4.0"),
+    (r"DO WHAT THE FUCK YOU WANT TO PUBLIC LICENSE", "WTFPL"),
+    (r"Permission is hereby granted, free of charge, to any person or organization", "BSL-1.0"),
+    (r"Permission is hereby granted, free of charge, to any person obtaining", "MIT"),
+    (r"Permission to use, copy, modify,? and(?:/or)? distribute this software for any\s+purpose", "ISC"),
+    (r"This software is provided ['‘]as-is['’], without any express or implied", "Zlib"),
+    (r"Redistribution and use in source and binary forms", "BSD"),
+)
+_BSD_3 = re.compile(
+    r"Neither the names? |may not be used to endorse or promote|names? of (?:its|the) contributors", re.I
+)
+_TEXT_BYTES = 64 * 1024
+
+_SPDX = re.compile(r"SPDX-License-Identifier:[ \t]*([A-Za-z0-9.+() \t-]{1,200})")
 
 _COPYLEFT_NOTICE = re.compile(
     r"GNU (?:Lesser |Library |Affero )?General Public License|\b[AL]?GPL-[23]|Mozilla Public License|"
@@ -151,6 +191,25 @@ def name_of(text: str) -> str:
         if re.search(pattern, text, re.IGNORECASE):
             return name
     return known[:60]
+
+
+def of_text(text: str) -> str:
+    """The SPDX name of a licence by its text; the empty string for one that is not known."""
+    text = " ".join(text[:_TEXT_BYTES].split())
+    found = [(match.start(), name) for pattern, name in _TEXTS if (match := re.search(pattern, text, re.IGNORECASE))]
+    if not found:
+        return ""
+    name = min(found)[1]
+    if name == "BSD":
+        return "BSD-3-Clause" if _BSD_3.search(text) else "BSD-2-Clause"
+    return "0BSD" if name == "ISC" and "provided that the above copyright" not in text else name
+
+
+def of_head(head: str) -> str:
+    """The SPDX expression that the first lines of a file name; the empty string if there is none."""
+    match = _SPDX.search(head)
+    # What closes a comment does not belong to it.
+    return re.sub(r"\s+", " ", match[1]).rstrip(" -") if match else ""
 
 
 def from_python_metadata(metadata: str) -> Licence:

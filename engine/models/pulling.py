@@ -1,0 +1,306 @@
+"""`starfill models pull`: a model grows in a folder that nobody can name, is checked, and takes its place in one step."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from engine import paths
+from engine.checkpoint.folder import ModelFolder
+from engine.checkpoint.json_file import JsonLimits, read_object, shown
+from engine.checkpoint.table import INDEX, SINGLE, read_table
+from engine.errors import CheckpointError, HubError, StarfillError
+from engine.lock import FileLock
+from engine.models.conversion.convert import BIN, BIN_INDEX, convert
+from engine.models.hub import Hub, RemoteFile, RemoteModel, verify
+from engine.models.known import KNOWN
+from engine.models.licences import Acceptance, Terms
+from engine.models.locate import ModelName
+from engine.models.record import PulledFile, Record, read_record, write_record
+from engine.models.shelf import PARTIAL, kept_models
+from engine.sizes import human_size
+
+CONFIG = "config.json"
+TOKENIZER = "tokenizer.json"
+_BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "added_tokens.json")
+_LICENCE = re.compile(r"(LICENSE|LICENCE|NOTICE)(\.\w+)?", re.ASCII)
+_SHARD = re.compile(r"[A-Za-z0-9][\w.-]{0,200}\.(safetensors|bin)", re.ASCII)
+_INDEX_LIMITS = JsonLimits(size=4 * 2**20, values=100_000)
+_SMALL = 64 * 2**20
+"""Bytes that a file beside the weights may have."""
+_RESERVE = 256 * 2**20
+"""Bytes of disk that are left alone."""
+
+
+class Progress(Protocol):
+    """What a download tells while it goes on."""
+
+    def begin(self, total: int) -> None:
+        """So many bytes are to come, those that are here already among them."""
+
+    def advance(self, count: int) -> None:
+        """Bytes of it came; negative if some must come again."""
+
+    def note(self, text: str) -> None:
+        """Something that a person may want to know."""
+
+
+Agree = Callable[[Terms, str], str]
+"""(terms, page) -> how they were accepted; raises StarfillError if they were not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """How it went."""
+
+    name: ModelName
+    directory: Path
+    record: Record
+    fresh: bool
+    """Whether anything was downloaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    """The form in which a revision has its weights."""
+
+    single: str
+    index: str
+
+    @property
+    def pickled(self) -> bool:
+        return self.single == BIN
+
+
+_FORMS = (_Weights(SINGLE, INDEX), _Weights(BIN, BIN_INDEX))
+
+
+def pull(name: ModelName, hub: Hub, agree: Agree, progress: Progress) -> Pulled:
+    """Download a model, or find that it is here; raises HubError or CheckpointError, and what was here before stays."""
+    remote = hub.describe(name)
+    small, form = _choose(name, hub.page(name), remote)
+    target = paths.models_dir() / name.folder
+    there = read_record(target)
+    if there is not None and there.commit == remote.commit and _complete(target, there):
+        return Pulled(name, target, there, fresh=False)
+    if there is None and target.exists():
+        raise HubError(f"{target} is there, but was not pulled; take it away first: starfill models remove {name}")
+    hub.check_access(name, remote.commit, CONFIG)
+    acceptance, terms = _accept(name, hub, remote, agree)
+    partial = paths.private_dir(_made(paths.models_dir()) / PARTIAL)
+    lock = FileLock(partial / f"{name.folder}.lock")
+    if not lock.try_acquire():
+        raise HubError(f"{name} is being downloaded by another starfill; wait for it, or end it")
+    try:
+        staging = _staging(partial, name, remote.commit)
+        files = _fetch(name, hub, remote, small, form, staging, progress)
+        converted: Sequence[str] = ()
+        if form.pickled:
+            converted = _convert(staging, progress)
+        read_table(staging)
+        record = Record(
+            id=name.id,
+            revision=name.revision,
+            commit=remote.commit,
+            hub=hub.endpoint,
+            pulled_at=_now(),
+            licences=tuple(licence.id for licence in terms.licences),
+            acceptance=acceptance,
+            files=tuple(PulledFile(each.name, each.size, each.sum) for each in files),
+            converted_from=tuple(converted),
+        )
+        write_record(staging, record)
+        _place(staging, target, partial)
+    except OSError as error:
+        raise HubError(f"{paths.models_dir()}: {error.strerror or error}; what has come is kept") from error
+    finally:
+        lock.release()
+    return Pulled(name, target, record, fresh=True)
+
+
+def terms_of(name: ModelName, card: str | None, page: str) -> Terms:
+    """What applies to a model: what our table says, and what its card says beside that."""
+    known = KNOWN.get(name.id)
+    said = () if card is None else (card,)
+    if known is None:
+        return Terms.of(said, page)
+    # The hub's own tag for a licence with restrictions is coarse; our table has the name that the card's text gives.
+    ours = known.licences
+    return Terms.of((*ours, *(each for each in said if each not in ours and "rail" not in each)), page)
+
+
+def _choose(name: ModelName, page: str, remote: RemoteModel) -> tuple[list[RemoteFile], _Weights]:
+    """The files beside the weights, and the form of these; raises HubError for a model that we could not read."""
+    files = remote.files
+    for needed in (CONFIG, TOKENIZER):
+        if needed not in files:
+            raise HubError(
+                f"{page}: {name.revision} has no {needed}, which starfill needs; choose another model or revision"
+            )
+    form = next((each for each in _FORMS if each.single in files or each.index in files), None)
+    if form is None:
+        raise HubError(
+            f"{page}: {name.revision} has neither {SINGLE} nor {BIN} (or an index of one); choose another revision"
+        )
+    wanted = [CONFIG, TOKENIZER, *_BESIDE, *(each for each in files if _LICENCE.fullmatch(each))]
+    if form.single not in files:
+        wanted.append(form.index)
+    small = [files[each] for each in wanted if each in files]
+    for file in small:
+        if file.size > _SMALL:
+            raise HubError(
+                f"{page}: {file.name} has {human_size(file.size)}; such a file is at most {human_size(_SMALL)}"
+            )
+    return small, form
+
+
+def _accept(name: ModelName, hub: Hub, remote: RemoteModel, agree: Agree) -> tuple[Acceptance | None, Terms]:
+    """Ask once: what was agreed to for one revision of a model holds for the others."""
+    terms = terms_of(name, remote.licence, hub.page(name))
+    if not terms.ids:
+        return None, terms
+    for kept in kept_models():
+        before = kept.record
+        agreed = before.acceptance if before is not None and kept.name.id == name.id else None
+        if agreed is not None and agreed.covers(terms):
+            return agreed, terms
+    how = agree(terms, hub.page(name))
+    return Acceptance(terms.ids, _now(), how, terms.digest()), terms
+
+
+def _fetch(
+    name: ModelName, hub: Hub, remote: RemoteModel, small: Iterable[RemoteFile], form: _Weights, staging: Path,
+    progress: Progress,
+) -> list[RemoteFile]:  # fmt: skip
+    """All files into the staging folder, each with the sum that the hub names."""
+    small = list(small)
+    weights = [remote.files[form.single]] if form.single in remote.files else []
+    progress.begin(sum(file.size for file in (*small, *weights)))
+    for file in small:
+        _fetch_file(name, hub, remote.commit, file, staging, progress)
+    if not weights:
+        weights = _shards(hub.page(name), remote.files, form, staging)
+        progress.begin(sum(file.size for file in (*small, *weights)))
+    to_come = sum(file.size - _size(staging / file.name) for file in weights)
+    made = sum(file.size for file in weights) if form.pickled else 0
+    _check_room(staging, to_come + made, name)
+    for file in weights:
+        _fetch_file(name, hub, remote.commit, file, staging, progress)
+    return [*small, *weights]
+
+
+def _fetch_file(name: ModelName, hub: Hub, commit: str, file: RemoteFile, staging: Path, progress: Progress) -> None:
+    """One file, whole and right; one that went on from an earlier try and came out wrong is fetched anew, once."""
+    path = staging / file.name
+    for _ in range(2):
+        went_on = hub.download(name, commit, file, path, progress.advance)
+        if verify(path, file):
+            return
+        path.unlink()
+        if not went_on:
+            break
+        progress.advance(-file.size)
+        progress.note(f"{file.name}: what was kept of an earlier try is damaged; it is downloaded again")
+    raise HubError(
+        f"{file.name} of {name} does not have the sum that the hub names ({file.sum}); it was removed. A proxy may have "
+        "changed it: try again, or from another network"
+    )
+
+
+def _shards(page: str, files: Mapping[str, RemoteFile], form: _Weights, staging: Path) -> list[RemoteFile]:
+    """The files that an index names."""
+    found = read_object(ModelFolder(staging), form.index, _INDEX_LIMITS).get("weight_map")
+    names = sorted({each for each in found.values() if isinstance(each, str)}) if isinstance(found, dict) else []
+    for each in names:
+        if not _SHARD.fullmatch(each) or each not in files:
+            raise HubError(
+                f"{page}: {form.index} names {shown(each)}, which is no file of weights there; choose another revision"
+            )
+    if not names:
+        raise HubError(f"{page}: {form.index} names no file; choose another revision")
+    return [files[each] for each in names]
+
+
+def _convert(staging: Path, progress: Progress) -> Sequence[str]:
+    """Pickles to safetensors; the pickles go."""
+    progress.note(
+        "this revision has only .bin files: converting them to safetensors in a process that can do nothing else"
+    )
+    try:
+        done = convert(staging, force=True)
+    except CheckpointError:
+        for path in staging.glob("*.bin"):  # right by their sums: fetching them again would not make them better
+            path.unlink()
+        raise
+    for source in (*done.sources, BIN_INDEX):
+        (staging / source).unlink(missing_ok=True)
+    return done.sources
+
+
+def _staging(partial: Path, name: ModelName, commit: str) -> Path:
+    """The folder in which this commit grows; what grew of others under this name is of no use any more."""
+    staging = partial / f"{name.folder}+{commit}"
+    for other in partial.glob("*+*"):
+        if other.name.rpartition("+")[0] == name.folder and other != staging:
+            shutil.rmtree(other, ignore_errors=True)
+    staging.mkdir(exist_ok=True)
+    return staging
+
+
+def _place(staging: Path, target: Path, partial: Path) -> None:
+    """Let the model appear under its name, in one step; an older one makes room first."""
+    for path in staging.iterdir():
+        if path.is_dir():  # a draft of a conversion that was ended
+            shutil.rmtree(path)
+    older = partial / f"{target.name}.older"
+    shutil.rmtree(older, ignore_errors=True)
+    if target.exists():
+        target.rename(older)
+    staging.rename(target)
+    shutil.rmtree(older, ignore_errors=True)
+
+
+def _complete(directory: Path, record: Record) -> bool:
+    """Whether all that was recorded is still there, by name and size."""
+    gone = {*record.converted_from, *((BIN_INDEX,) if record.converted_from else ())}
+    try:
+        read_table(directory)
+    except StarfillError:
+        return False
+    return all(_size(directory / file.name) == file.size for file in record.files if file.name not in gone)
+
+
+def _check_room(staging: Path, needed: int, name: ModelName) -> None:
+    free = shutil.disk_usage(staging).free
+    if needed + _RESERVE > free:
+        raise HubError(
+            f"{name} needs {human_size(needed)} of disk at {paths.models_dir()}, {human_size(free)} are free; make room "
+            "(starfill models remove), or set STARFILL_HOME to a larger disk"
+        )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HubError(f"{folder}: {error.strerror}; set STARFILL_HOME to a folder that you may write to") from error
+    if not os.access(folder, os.W_OK):
+        raise HubError(f"{folder}: cannot be written to; set STARFILL_HOME to a folder that you may write to")
+    return folder
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
