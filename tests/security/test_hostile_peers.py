@@ -68,11 +68,11 @@ def _connect(path: Path) -> socket.socket:
     return client
 
 
-def _ask(path: Path, data: bytes) -> bytes:
-    """Send and read until the engine hangs up or falls silent."""
+def _ask(path: Path, data: bytes, silence: float = 0.3) -> bytes:
+    """Send and read until the engine hangs up, or says nothing for `silence` seconds."""
     said = b""
     with _connect(path) as client, suppress(OSError):
-        client.settimeout(0.3)
+        client.settimeout(silence)
         client.sendall(data)
         while part := client.recv(65_536):
             said += part
@@ -138,7 +138,7 @@ def test_a_peer_with_its_fill_of_requests_is_told_so(engine: tuple[Path, int]) -
             client.settimeout(10)
             client.sendall(head)
             assert client.recv(100).startswith(b"HTTP/1.1 100 ")  # it has begun
-        said = _ask(path, b"")
+        said = _ask(path, b"", silence=10)
         assert said.startswith(b"HTTP/1.1 429 ")
         assert b"too many connections" in said
     wait_until(lambda: _is_served(path), "service again", timeout=5)
