@@ -23,6 +23,11 @@ Open = Callable[[], Editor]
 """Opens one more window."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Visual Studio Code last: playwright leaves an event loop running in this thread, beside which pynvim starts none."""
+    items.sort(key=lambda item: "vscode" in item.nodeid)
+
+
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """One home and one warm engine for all the tests."""
