@@ -63,6 +63,8 @@ class World:
         world.program.parent.mkdir()
         world.program.write_text(_WRAPPER)
         world.program.chmod(0o755)
+        # What the tests accept and leave would decide what is shown in those that come after.
+        (home / "settings.toml").write_text("min_confidence = 2\n", "utf-8")
         return world
 
     @property
