@@ -32,7 +32,7 @@ check: $(STAMP) ## formatting, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test: $(STAMP) check ## all that needs no GPU and no editor, in under ten minutes
+test: $(STAMP) check ## all that needs no GPU and no editor, in a quarter of an hour
 	$(BIN)/python -m pytest -m "not slow" --ignore tests/editors
 
 test-editors: $(EDITORS) ## end to end in real editors, which it installs into .editors
