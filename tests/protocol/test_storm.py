@@ -8,7 +8,6 @@ import random
 import sys
 import time
 from bisect import bisect
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -156,14 +155,12 @@ async def _storm(tmp_path: Path, pairs: int) -> None:
                 editor.open(URI, "python", "x = ")
                 await editor.inline(URI, 0, 4).result()
                 leaks = LeakCheck([editor.pid, child.pid])
-                numbers = count()
-
-                async def cancelled_after(delay: float) -> tuple[float, float] | None:
-                    """-> when a cancel was sent, and until when no other request was; None if the answer was quicker."""
-                    place = f"x{next(numbers)} = "  # a new one each time, or the answer would come from the store
+                cancelled: list[tuple[float, float]] = []  # when it was sent, and until when no other request was
+                for number in range(pairs):
+                    place = f"x{number} = "  # a new one each time, or the answer would come from the store
                     editor.change(URI, None, place)
                     pending = editor.inline(URI, 0, len(place), kind=rng.choice((1, 2)))
-                    await asyncio.sleep(delay)
+                    await asyncio.sleep(rng.uniform(0, 2 * PASS_SECONDS))
                     at = time.monotonic()
                     editor.cancel(pending)
                     try:
@@ -171,28 +168,14 @@ async def _storm(tmp_path: Path, pairs: int) -> None:
                     except ServerError as error:
                         assert error.code == -32800
                         await asyncio.sleep(1.5 * PASS_SECONDS)
-                        return at, time.monotonic()
-                    return None
-
-                delays = [rng.uniform(0, 2 * PASS_SECONDS) for _ in range(pairs)]
-                tried = [(delay, await cancelled_after(delay)) for delay in delays]
-                cancelled = [(delay, times) for delay, times in tried if times is not None]
+                        cancelled.append((at, time.monotonic()))
                 assert len(cancelled) > pairs * 0.9
-                further = dict(zip(cancelled, _passes_begun(log, [times for _, times in cancelled]), strict=True))
-                late = [delay for (delay, _), passes in further.items() if passes > 1]
-                # Three processes must wake in turn, which a busy machine delays, but not at one point again and again.
-                assert len(late) <= pairs // 100, f"{len(late)} cancels let more than one pass begin"
-                for delay in late:
-                    again = [times for _ in range(3) if (times := await cancelled_after(delay)) is not None]
-                    assert min(_passes_begun(log, again)) <= 1, f"cancelled after {delay} s, more than one pass begins"
                 await leaks.settled(timeout=10, rss_mib=16)
                 metrics = read_metrics(socket)
                 assert metrics.value("starfill_slots_held") == 0
                 assert metrics.value("starfill_running") == 0
                 assert (await editor.inline(URI, 0, 4).result())["items"]
-
-
-def _passes_begun(log: Path, cancels: list[tuple[float, float]]) -> list[int]:
-    """A pass that began before a cancel may end; at most one more may begin, in the time that the cancel travels."""
     starts = [float(line) for line in log.read_text().split()]
-    return [bisect(starts, until) - bisect(starts, at) for at, until in cancels]
+    # A pass that began before the cancel may end; at most one more may begin, in the time that the cancel travels.
+    further = [bisect(starts, until) - bisect(starts, at) for at, until in cancelled]
+    assert max(further) <= 1, f"cancels that let so many more passes begin: {sorted(further)[-10:]}"
