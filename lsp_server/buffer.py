@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from lsp_server.stretches import Stretches
+
 Encoding = Literal["utf-8", "utf-16", "utf-32"]
 
 _HALF_PAIRS = re.compile("[\ud800-\udbff][\udc00-\udfff]")
@@ -42,8 +44,10 @@ class Buffer:
         self.version = version
         self._encoding = encoding
         self._lines = split_lines(_paired(text))
-        self.size = sum(map(_bytes, self._lines))
+        self.size = sum(map(byte_length, self._lines))
         """Bytes of UTF-8, line ends included."""
+        self.stretches = Stretches()
+        """What was joined of the lines, where no edit has touched it since."""
 
     @property
     def text(self) -> str:
@@ -97,19 +101,22 @@ class Buffer:
         lines = split_lines(_paired(joined))
         if last + 1 < len(self._lines) and lines[-1] == "":
             lines.pop()
-        self.size += sum(map(_bytes, lines)) - sum(map(_bytes, self._lines[first : last + 1]))
+        self.size += sum(map(byte_length, lines)) - sum(map(byte_length, self._lines[first : last + 1]))
+        self.stretches.touched(first, len(self._lines) - 1 - last)
         self._lines[first : last + 1] = lines
 
     def set_text(self, text: str) -> None:
         """Replace everything."""
         self._lines = split_lines(_paired(text))
-        self.size = sum(map(_bytes, self._lines))
+        self.size = sum(map(byte_length, self._lines))
+        self.stretches = Stretches()
 
     def _content(self, line: int) -> str:
         return self._lines[line].rstrip("\r\n")
 
 
-def _bytes(text: str) -> int:
+def byte_length(text: str) -> int:
+    """Bytes of UTF-8; half a surrogate pair has three."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 

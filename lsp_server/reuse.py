@@ -7,7 +7,7 @@ no other document's state, and nothing goes to disk.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -76,7 +76,7 @@ class ReuseStore:
             return
         suffix = self._suffix_digest(window)
         for above, entry in _lines(window, source):
-            key = (document, self.scope, suffix, _digest(above[-_TAIL:]))
+            key = (document, self.scope, suffix, _digest(above))
             if (entries := self._lines.get(key)) is None:
                 entries = self._lines[key] = LRUCache(MAX_ENTRIES)
             entries[entry.line] = entry
@@ -84,12 +84,12 @@ class ReuseStore:
     def find(self, document: str, window: Window) -> Reusable | None:
         """The remembered completion with most of its text left that agrees with all that stands around the cursor."""
         line = window.line_before
-        above = window.prefix[: len(window.prefix) - len(line)]
-        key = (document, self.scope, self._suffix_digest(window), _digest(above[-_TAIL:]))
+        key = (document, self.scope, self._suffix_digest(window), _digest(_above(window, line)))
         best: Reusable | None = None
-        for entry in self._lines.get(key, {}).values():
-            typed = line[len(entry.line) :]
-            if not line.startswith(entry.line) or not entry.text.startswith(typed):
+        entries: Mapping[str, _Entry] = self._lines.get(key) or {}
+        for start in [start for start in entries if line.startswith(start)]:
+            entry, typed = entries[start], line[len(start) :]
+            if not entry.text.startswith(typed):
                 continue
             rest = entry.text[len(typed) :]
             nothing_more = not rest and (typed or not entry.source.ended)
@@ -111,8 +111,9 @@ class ReuseStore:
 
 def suffix_key(window: Window) -> str:
     """The suffix without a rest of line that the editor closed by itself: the model was not shown that either."""
-    rest, newline, after = window.suffix.partition("\n")
-    return newline + after if CLOSERS.issuperset(rest) else window.suffix
+    suffix = window.suffix
+    end = suffix.find("\n") if "\n" in suffix else len(suffix)
+    return suffix[end:] if CLOSERS.issuperset(suffix[:end]) else suffix
 
 
 def typed_since(earlier: Window, window: Window) -> str | None:
@@ -128,15 +129,21 @@ def typed_since(earlier: Window, window: Window) -> str | None:
 
 
 def _lines(window: Window, source: Remembered) -> Iterator[tuple[str, _Entry]]:
-    """The text above each line of a completion, and the completion as seen from there."""
+    """What must agree above each line of a completion, and the completion as seen from there."""
     line = window.line_before
-    above, text = window.prefix[: len(window.prefix) - len(line)][-_TAIL:], source.text
+    above, text = _above(window, line), source.text
     for _ in range(_REACH):
         yield above, _Entry(line, text, source)
         first, newline, text = text.partition("\n")
         if not newline or not text:
             return
-        above, line = above + line + first + "\n", ""
+        above, line = (above + line + first + "\n")[-_TAIL:], ""
+
+
+def _above(window: Window, line: str) -> str:
+    """What must agree above the line."""
+    end = len(window.prefix) - len(line)
+    return window.prefix[max(0, end - _TAIL) : end]
 
 
 def _digest(text: str) -> bytes:

@@ -10,7 +10,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lsp_server.buffer import Buffer, Position
+from lsp_server.buffer import Buffer, Position, byte_length
+from lsp_server.stretches import Stretch
 
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
@@ -42,44 +43,63 @@ class Window:
 
 
 def window_at(buffer: Buffer, cursor: Position) -> Window:
-    """The text around the cursor, at most `MAX_SIDE` bytes a side. Costs what it takes, whatever the document's length."""
-    lines = buffer.lines
-    line = lines[cursor.line]
+    """The text around the cursor, at most `MAX_SIDE` bytes a side. Costs what it takes, whatever the document's length, and
+    little more than the cursor's line where the one before was cut at the same line.
+    """
+    line = buffer.lines[cursor.line]
     head, tail = line[: cursor.column], line[cursor.column :]
+    prefix = _above(buffer, cursor.line, MAX_SIDE - byte_length(head)) + _unified(head)
+    suffix = _unified(tail) + _below(buffer, cursor.line + 1, MAX_SIDE - byte_length(tail))
+    if byte_length(head) > MAX_SIDE:
+        prefix = _end_of(prefix)
+    if byte_length(tail) > MAX_SIDE:
+        suffix = suffix.encode()[:MAX_SIDE].decode("utf-8", "ignore")
+    return Window(prefix, suffix)
 
-    first, room = cursor.line, MAX_SIDE - _bytes(head)
-    above: list[str] = []
+
+def _above(buffer: Buffer, end: int, room: int) -> str:
+    """The lines before `end`: whole blocks, as many as there is room for."""
+    kept = buffer.stretches.above(end)
+    if kept is not None and kept.fills(room):
+        return kept.text
+    lines = buffer.lines
+    blocks: list[str] = []
+    first, size, beyond = end, 0, None
     while first > 0:
         mark = (first - 1) // MARK * MARK
         block = "".join(lines[mark:first])
-        room -= _bytes(block)
-        if room < 0:
+        if size + (beyond := byte_length(block)) > room:
             break
-        above.append(block)
-        first = mark
-    if not above and first > 0:
-        above = _whole_lines(lines[max(0, first - 2 * MARK) : first][::-1], MAX_SIDE - _bytes(head))
-    prefix = "".join(above[::-1]) + head
+        blocks.append(block)
+        first, size, beyond = mark, size + beyond, None
+    if not blocks and end > 0:
+        return _unified("".join(_whole_lines(lines[max(0, end - 2 * MARK) : end][::-1], room)[::-1]))
+    kept = Stretch(_unified("".join(blocks[::-1])), size, beyond)
+    buffer.stretches.keep_above(end, kept)
+    return kept.text
 
-    end, room = cursor.line + 1, MAX_SIDE - _bytes(tail)
-    below: list[str] = []
+
+def _below(buffer: Buffer, first: int, room: int) -> str:
+    """The lines from `first` on: whole blocks, as many as there is room for."""
+    lines = buffer.lines
+    left = len(lines) - first
+    kept = buffer.stretches.below(left)
+    if kept is not None and kept.fills(room):
+        return kept.text
+    blocks: list[str] = []
+    end, size, beyond = first, 0, None
     while end < len(lines):
         mark = len(lines) - (len(lines) - end - 1) // MARK * MARK
         block = "".join(lines[end:mark])
-        room -= _bytes(block)
-        if room < 0:
+        if size + (beyond := byte_length(block)) > room:
             break
-        below.append(block)
-        end = mark
-    if not below and end < len(lines):
-        below = _whole_lines(lines[end : end + 2 * MARK], MAX_SIDE - _bytes(tail))
-    suffix = tail + "".join(below)
-    prefix, suffix = _unified(prefix), _unified(suffix)
-    if _bytes(head) > MAX_SIDE:
-        prefix = _end_of(prefix)
-    if _bytes(tail) > MAX_SIDE:
-        suffix = suffix.encode()[:MAX_SIDE].decode("utf-8", "ignore")
-    return Window(prefix, suffix)
+        blocks.append(block)
+        end, size, beyond = mark, size + beyond, None
+    if not blocks and first < len(lines):
+        return _unified("".join(_whole_lines(lines[first : first + 2 * MARK], room)))
+    kept = Stretch(_unified("".join(blocks)), size, beyond)
+    buffer.stretches.keep_below(left, kept)
+    return kept.text
 
 
 def _end_of(prefix: str) -> str:
@@ -92,15 +112,11 @@ def _end_of(prefix: str) -> str:
 def _whole_lines(lines: Sequence[str], room: int) -> list[str]:
     kept = []
     for line in lines:
-        room -= _bytes(line)
+        room -= byte_length(line)
         if room < 0:
             break
         kept.append(line)
     return kept
-
-
-def _bytes(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def _unified(text: str) -> str:

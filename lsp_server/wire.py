@@ -1,6 +1,6 @@
 """What the engine is sent for a call: bytes, made without the wire's own types, whose library is slow to import.
 
-Priming a prompt and completing it send the same text; it is serialised once.
+The text around the cursor's line is serialised once for all calls that send the same.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Wire:
         self.bytes = 0
         self._nonce = secrets.token_hex(8)
         self._names: dict[str, str] = {}
-        self._last: tuple[Window, bytes] | None = None
+        self._above, self._suffix = _Serialised(), _Serialised()
 
     def encode(self, call: Call) -> bytes:
         """The body of a completion request."""
@@ -47,12 +47,9 @@ class Wire:
         self._names.pop(document, None)
 
     def _text(self, window: Window) -> bytes:
-        if self._last is None or self._last[0] != window:
-            from pydantic_core import to_json  # a tenth of what `json` takes; windows hold no half surrogate pairs
-
-            text = b'"prompt":%s,"suffix":%s' % (to_json(window.prefix), to_json(window.suffix))
-            self._last = (window, text)
-        return self._last[1]
+        line = window.prefix.rfind("\n") + 1
+        above, begun = self._above.of(window.prefix[:line]), _Serialised().of(window.prefix[line:])
+        return b'"prompt":%s%s,"suffix":%s' % (above[:-1], begun[1:], self._suffix.of(window.suffix))
 
     def _extension(self, call: Call) -> dict[str, Any]:
         around = call.surroundings
@@ -69,6 +66,21 @@ class Wire:
                 del self._names[next(iter(self._names))]
             self._names[document] = f"{self._nonce}-{secrets.token_hex(4)}"
         return self._names[document]
+
+
+class _Serialised:
+    """A text as JSON, made again only if it is another than the last one: typing changes little of what is sent."""
+
+    def __init__(self) -> None:
+        self._text, self._json = "", b'""'
+
+    def of(self, text: str) -> bytes:
+        """The text with its quotes. Windows hold no half surrogate pairs."""
+        if text != self._text:
+            from pydantic_core import to_json  # a tenth of what `json` takes
+
+            self._text, self._json = text, to_json(text)
+        return self._json
 
 
 def _json(value: Any) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes, urlsplit
 
 MAX_URI = 8_192
@@ -25,6 +26,7 @@ class Place:
     """What the file may be called: editors differ in whether they encode `#` and `?`."""
 
 
+@lru_cache(maxsize=256)
 def place_of(uri: str) -> Place | None:
     """The place that a URI names: of a notebook for its cells, of a name for what was never saved. None if it is no URI."""
     if len(uri) > MAX_URI:

@@ -215,7 +215,7 @@ class Life:
             return
         if ask.candidates == 1 and self._attach(request):
             return
-        found = self._remembered(request) if ask.candidates > 1 else self._rest(request)
+        found = self._known(request)
         if found is not None and (ask.candidates == 1 or not found.items):
             self.counts.reused += 1
             self._answer(request, found)
@@ -241,16 +241,14 @@ class Life:
                 return True
         return False
 
-    def _rest(self, request: Request) -> Outcome | None:
-        """What is left of what is shown, else what the model has said already."""
-        found = self._store.find(request.ask.document, request.ask.window)
-        rest = self._showing.rest(request.ask, found, request.since, self._now)
-        return rest or self._remembered(request)
-
-    def _remembered(self, request: Request) -> Outcome | None:
-        """The answer, if the model has said already what comes here, and whether that is all that is to be shown."""
-        found = self._store.find(request.ask.document, request.ask.window)
-        return None if found is None else reused(found, request.ask, request.since, self._now)
+    def _known(self, request: Request) -> Outcome | None:
+        """The answer, if there is one without the model: what is left of what is shown, unless others are wanted; else what
+        the model has said already to come here, and whether that is all that is to be shown.
+        """
+        ask = request.ask
+        found = self._store.find(ask.document, ask.window)
+        rest = self._showing.rest(ask, found, request.since, self._now) if ask.candidates == 1 else None
+        return rest or (None if found is None else reused(found, ask, request.since, self._now))
 
     def _ready(self, request: Request, error: Exception | None) -> None:
         if error is not None:

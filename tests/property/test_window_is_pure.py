@@ -61,3 +61,31 @@ def test_a_key_moves_the_cut_by_whole_marks_or_not_at_all(lines: int, width: int
     assert dropped in (0, MARK)
     assert (cursor.line - after.prefix.count("\n")) % MARK == 0
     assert before.suffix == after.suffix
+
+
+WIDE = st.sampled_from(
+    ("", "\n", "\r", "\r\n", "x", "\u00e9\n" * 40, ("w" * 900 + "\n") * 70, "y" * 70_000, "\r\n" * 200)
+)
+STEPS = st.lists(
+    st.tuples(st.floats(0, 1), st.floats(0, 1), st.booleans(), WIDE, st.floats(0, 1)), min_size=1, max_size=12
+)
+
+
+def _at(buffer: Buffer, part: float) -> Position:
+    line = round(part * (len(buffer.lines) - 1))
+    return Position(line, round(part * len(buffer.lines[line].rstrip("\r\n"))))
+
+
+@given(start=WIDE, steps=STEPS)
+@settings(max_examples=150, deadline=None)
+def test_whatever_was_edited_and_looked_at_before_the_window_is_that_of_the_text(
+    start: str, steps: list[tuple[float, float, bool, str, float]]
+) -> None:
+    buffer = Buffer(start * 3)
+    for first, second, near, text, look in steps:
+        begin = _at(buffer, first)
+        buffer.replace(begin, begin if near else _at(buffer, second), text)
+        for cursor in (_at(buffer, first), _at(buffer, look)):
+            assert window_at(buffer, cursor) == window_at(Buffer(buffer.text), cursor)
+    buffer.set_text(start)
+    assert window_at(buffer, _at(buffer, 1.0)) == window_at(Buffer(start), _at(buffer, 1.0))

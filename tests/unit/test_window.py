@@ -118,3 +118,39 @@ def test_a_cursor_in_long_lines_of_wide_characters_stays_within_both_limits() ->
     assert window.suffix.startswith("\u4e16" * 500 + "\n")
     for side in (window.prefix, window.suffix):
         assert MAX_SIDE // 2 < len(side.encode()) <= MAX_SIDE
+
+
+def test_a_key_joins_no_line_but_its_own() -> None:
+    buffer = Buffer("line of text\n" * 2_000)
+    cursor = Position(1_000, 4)
+    window_at(buffer, cursor)
+    above, below = buffer.stretches.above(1_000), buffer.stretches.below(1_000)
+    assert above is not None
+    assert below is not None
+    for column in range(4, 40):
+        buffer.replace(Position(1_000, column), Position(1_000, column), "x")
+        window_at(buffer, Position(1_000, column + 1))
+    assert buffer.stretches.above(1_000) is above
+    assert buffer.stretches.below(1_000) is below
+    buffer.replace(Position(900, 0), Position(901, 0), "")
+    assert buffer.stretches.above(999) is None
+    assert buffer.stretches.below(1_000) is below
+
+
+@pytest.mark.parametrize("line", [499, 500, 501])
+@pytest.mark.parametrize("text", ["y", "", "\n", "z" * 600, "z" * 70_000])
+def test_an_edit_next_to_the_cursor_is_seen(line: int, text: str) -> None:
+    buffer = Buffer(("x" * 99 + "\n") * 1_000)
+    for at in (Position(500, 0), Position(500, 99)):
+        window_at(buffer, at)
+        buffer.replace(Position(line, 1), Position(line, 3), text)
+        assert window_at(buffer, at) == window_at(Buffer(buffer.text), at)
+
+
+def test_a_line_that_grows_leaves_less_room_above_and_below_it_and_more_when_it_shrinks() -> None:
+    buffer = Buffer(("x" * 99 + "\n") * 1_000)
+    for width in (0, 3_000, 9_000, 40_000, 66_000, 9_000, 0):
+        end = Position(500, len(buffer.lines[500]) - 1)
+        buffer.replace(Position(500, 0), end, "w" * width)
+        for cursor in (Position(500, width), Position(500, 0)):
+            assert window_at(buffer, cursor) == window_at(Buffer(buffer.text), cursor)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
+import pydantic_core
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.api import CompletionRequest, parse_completion
 from lsp_server.state.events import NOWHERE, Call, Purpose, Surroundings
@@ -45,17 +50,32 @@ def test_completing_is_greedy_priming_asks_for_nothing_and_alternatives_have_a_s
     assert (sample.n, sample.seed is not None, sample.max_tokens) == (3, True, 48)
 
 
-def test_a_window_is_serialised_once_for_priming_and_completing() -> None:
+def test_what_stays_the_same_is_serialised_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    serialised: list[str] = []
+
+    def to_json(text: str) -> bytes:
+        serialised.append(text)
+        return json.dumps(text).encode()
+
+    monkeypatch.setattr(pydantic_core, "to_json", to_json)
     bodies = Wire(48)
-    first = bodies.encode(_call(Purpose.PRIME))
-    kept = bodies._last
-    second = bodies.encode(Call("a", Window(WINDOW.prefix, WINDOW.suffix), Purpose.COMPLETE, NOWHERE))
-    assert bodies._last is kept
-    assert kept is not None
-    assert kept[1] in first
-    assert kept[1] in second
-    assert bodies.bytes == len(first) + len(second)
-    assert bodies.requests == 2
+    sent = 0
+    for line, purpose in (("x", Purpose.PRIME), ("x", Purpose.COMPLETE), ("xy", Purpose.COMPLETE), ("", Purpose.PRIME)):
+        window = Window("above\n" + line, "\nbelow\n")
+        body = bodies.encode(Call("a", window, purpose, NOWHERE))
+        assert (_parsed(body).prompt, _parsed(body).suffix) == (window.prefix, window.suffix)
+        sent += len(body)
+    assert serialised.count("above\n") == serialised.count("\nbelow\n") == 1
+    assert (bodies.bytes, bodies.requests) == (sent, 4)
+
+
+@given(st.lists(st.tuples(st.text(st.characters(exclude_categories=["Cs"])), st.text(max_size=6)), max_size=8))
+def test_every_window_arrives_as_it_is(sides: list[tuple[str, str]]) -> None:
+    bodies = Wire(48)
+    for prefix, suffix in sides:
+        window = Window(prefix, suffix.encode("utf-8", "replace").decode())
+        request = _parsed(bodies.encode(Call("a", window, Purpose.COMPLETE, NOWHERE)))
+        assert (request.prompt, request.suffix) == (window.prefix, window.suffix)
 
 
 def test_a_document_has_one_opaque_name_per_server_and_opening() -> None:
