@@ -19,8 +19,13 @@ from engine.tokenizer import Tokenizer
 ANCHOR_LINES = 8
 """P0 ends at the last line whose number is a multiple of this."""
 
-TOP_BLOCKS = (32, 8, 1)
-"""Lines that are dropped together at the top of the window; finer only where one block is most of the window."""
+TOP_BLOCKS = (96, 48, 24, 8, 1)
+"""Lines that are dropped together at the top of the window. Fewer would keep it fuller and move it more often
+(docs/performance.md). The server cuts at multiples of the first.
+"""
+
+BUDGET_A_LINE = 48
+"""Tokens of budget for each line of a block at least, so that one is a like part of every window."""
 
 MAX_SUFFIX = 256
 """Tokens of suffix at most. Twice as many completed no better and made a walk too dear (docs/performance.md)."""
@@ -31,6 +36,7 @@ END_BLOCK = 8
 CLOSERS = frozenset(")]}\"'`,:; \t>\r")
 """A rest of line made of these alone is what the editor closed by itself: S starts on the next line."""
 
+_LEAST_STEP = 24  # tokens; few lines have more
 _LONG_LINE = 4_096  # characters in which a line longer than the window is cut
 _MAX_HELD = 16  # tokens; a longer pre-token is a run of one sign, where nothing is to be healed
 
@@ -138,10 +144,12 @@ def lay_out(
 def prefix_window(tokenizer: Tokenizer, encode: Encode, text: str, budget: int) -> tuple[int, str]:
     """The last lines of `text` in at most `budget` tokens -> (lines dropped above it, window).
 
-    Whole blocks of lines, counted from the top, are dropped: the window jumps rarely instead of sliding at every key.
+    Whole blocks of lines, counted from the top, are dropped: the window jumps rarely instead of sliding at every key. They
+    are finer only where one block is most of the window.
     """
     best = (0, "")
-    for block in TOP_BLOCKS:
+    coarsest = max(ANCHOR_LINES, budget // BUDGET_A_LINE)
+    for block in [block for block in TOP_BLOCKS if block <= coarsest]:
         top, start, tokens = _blocks_that_fit(encode, text, budget, block)
         best = (top, text[start:])
         if start == 0 or tokens * 2 >= budget:
@@ -185,19 +193,24 @@ def suffix_window(encode: Encode, text: str, budget: int) -> list[int]:
 
 
 def _blocks_that_fit(encode: Encode, text: str, budget: int, block: int) -> tuple[int, int, int]:
-    """Walk up from the cursor -> (first line kept, where it starts, tokens kept), whole blocks only."""
+    """Walk up from the cursor -> (first line kept, where it starts, tokens kept), whole blocks only.
+
+    The cursor's line counts in steps: while it is typed it has more tokens and fewer again, which must not move the window.
+    """
     line, at = text.count("\n"), text.rfind("\n") + 1
-    kept_line, kept_at, kept = line, len(text), 0
+    kept_line, kept_at, kept, below = line, len(text), 0, at
+    step = max(_LEAST_STEP, budget // 40)
+    # No token has so many characters on average: do not tokenise a megabyte to learn that it does not fit.
+    most = budget * 64
+    own = budget + 1 if len(text) - at > most else -(-max(1, len(encode(text[at:]))) // step) * step
     while True:
         first = line // block * block
         for _ in range(line - first):
             at = _line_before(text, at)
-        if kept_at - at > budget * 64:  # no token is that long on average: do not tokenise a megabyte to learn it
-            break
-        tokens = len(encode(text[at:kept_at]))
+        tokens = own + (budget if below - at > most else len(encode(text[at:below])))
         if kept + tokens > budget:
             break
-        kept_line, kept_at, kept = first, at, kept + tokens
+        kept_line, kept_at, kept, own, below = first, at, kept + tokens, 0, at
         if at == 0:
             break
         line, at = first - 1, _line_before(text, at)

@@ -37,11 +37,12 @@ class Share:
 class Trip:
     """One request's way through this server."""
 
-    __slots__ = ("_begun", "_handed", "_now", "memory", "waited")
+    __slots__ = ("_begun", "_handed", "_written", "memory", "waited")
 
-    def __init__(self, begun: _Moment, now: Callable[[], _Moment]) -> None:
+    def __init__(self, begun: _Moment, written: Callable[[], _Moment]) -> None:
+        """`written` says when something was last written."""
         self._begun = begun
-        self._now = now
+        self._written = written
         self._handed: _Moment | None = None
         self.waited: float | None = None
         """Seconds that it waited for others until its first text; None while there is no text for it."""
@@ -49,9 +50,9 @@ class Trip:
         """Whether the text was there already, so that no model was asked."""
 
     def hand_over(self) -> None:
-        """Text for it is on its way to the editor; the first time counts."""
+        """Text for it was written last; the first time counts."""
         if self._handed is None:
-            self._handed = self._now()
+            self._handed = self._written()
 
     def share(self) -> Share | None:
         """Our own part of it, if there was text."""
@@ -68,7 +69,7 @@ class Latency:
     def __init__(self, wall: Clock = time.perf_counter, processor: Clock = time.thread_time) -> None:
         """`wall` is the clock by which the completer tells how long it waited."""
         self._wall, self._processor = wall, processor
-        self._read = self._now()
+        self._read = self._written = self._now()
         self._under_way: dict[int | str | None, Trip] = {}
         self._shares: dict[bool, deque[Share]] = {memory: deque(maxlen=KEPT) for memory in (False, True)}
 
@@ -76,9 +77,15 @@ class Latency:
         """Bytes have come in; what is in them arrived now."""
         self._read = self._now()
 
+    def written(self) -> None:
+        """Bytes are about to go out; what is in them is handed over now. An editor that waits for them may have the processor,
+        and its own work done, before the call that writes them returns.
+        """
+        self._written = self._now()
+
     def begin(self, number: int | str | None) -> Trip:
         """A request is being looked at, by its id."""
-        trip = self._under_way[number] = Trip(self._read, self._now)
+        trip = self._under_way[number] = Trip(self._read, lambda: self._written)
         return trip
 
     def replied(self, number: int | str | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -44,7 +45,7 @@ async def run_stdio(settings: LiveSettings) -> int:
 
 async def serve(server: StarfillServer, channel: Channel) -> int:
     """Serve one editor over a channel until it says exit (-> 0 after shutdown, else 1) or hangs up (-> 0)."""
-    framer, session = Framer(), _Session(server, channel)
+    framer, dispatcher = Framer(), _Dispatcher(server, channel)
     try:
         while data := await channel.read():
             server.latency.read()
@@ -52,19 +53,36 @@ async def serve(server: StarfillServer, channel: Channel) -> int:
                 if isinstance(body, Refusal):
                     channel.write(body.encoded())
                     continue
-                if session.receive(body):
-                    return session.status
+                if dispatcher.receive(body):
+                    return dispatcher.status
                 await asyncio.sleep(0)  # a handler takes its look at the text before the next edit is read
-        return session.status if session.orphaned else 0
+        return dispatcher.status if dispatcher.orphaned else 0
     finally:
-        session.close()
+        dispatcher.close()
         await server.aclose()
         for _ in range(_LAST_TURNS):
             await asyncio.sleep(0)
         await channel.flush()
 
 
-class _Session:
+class _Timed:
+    """What pygls writes to."""
+
+    def __init__(self, channel: Channel, written: Callable[[], None]) -> None:
+        """`written` hears of it just before the channel does."""
+        self._channel = channel
+        self._written = written
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes. Never waits."""
+        self._written()
+        self._channel.write(data)
+
+    def close(self) -> None:
+        """pygls may call this; it ends nothing."""
+
+
+class _Dispatcher:
     """Takes messages one by one: refuses, passes on, watches the editor's process."""
 
     def __init__(self, server: StarfillServer, channel: Channel) -> None:
@@ -73,7 +91,7 @@ class _Session:
         self._channel = channel
         self._parent: Parent | None = None
         self.orphaned = False
-        self._protocol.set_writer(channel)
+        self._protocol.set_writer(_Timed(channel, server.latency.written))
 
     @property
     def status(self) -> int:

@@ -1,7 +1,7 @@
 """Buffer at the cursor to prefix and suffix: coarse and cheap. Tokens are the engine's business.
 
-The cut is at 64-line marks, counted from the top for the prefix and from the end for the suffix, so that it stays where it
-is while somebody types, and so that the engine's finer marks (which divide 64) fall on the same lines.
+The cut is at 96-line marks, counted from the top for the prefix and from the end for the suffix, so that it stays where it
+is while somebody types, and so that the engine's finer marks (24 and 8, which divide 96) fall on the same lines.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lsp_server.stretches import Stretch
 
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
-MARK = 64
+MARK = 96
 """Lines between two marks."""
 
 MAX_SIDE = 64 * 2**10

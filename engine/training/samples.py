@@ -177,7 +177,7 @@ def suffix_lines(vocabulary: Vocabulary, text: str, after: int, budget: int) -> 
 
 
 def prefix_lines(vocabulary: Vocabulary, text: str, cursor: int, budget: int) -> int:
-    """Where P starts: the engine's blocks of 32, 8 and 1 lines counted from the top, within `budget` tokens."""
+    """Where P starts: the engine's blocks of lines counted from the top, within `budget` tokens."""
     starts = [0, *(found.end() for found in re.finditer("\n", text[:cursor]))]
     best = cursor
     for block in spans.TOP_BLOCKS:

@@ -15,7 +15,7 @@ CLOSERS = frozenset(")]}\"'`,:; \t>\r")
 """A rest of line made of these alone is what the editor closed by itself: S starts on the next line."""
 
 ANCHOR_LINES = 8
-TOP_BLOCKS = (32, 8, 1)
+TOP_BLOCKS = (24, 8, 1)  # as in a window of 2,048 tokens
 _LONGEST = 1_000  # characters in a middle that a person would accept in one go
 _OPEN, _CLOSE = frozenset("([{"), frozenset(")]}")
 

@@ -44,8 +44,11 @@ def test_the_way_from_bytes_to_the_first_text_counts_less_what_it_waited(latency
     clocks.turn(0.001, 0.001)
     trip = latency.begin(7)
     clocks.turn(0.252, 0.002)
+    latency.written()
+    clocks.turn(0.005)  # the editor had the processor first
     trip.hand_over()
     clocks.turn(1.0, 0.5)  # the rest of the stream
+    latency.written()
     trip.hand_over()
     trip.waited = 0.25
     latency.replied(7)
@@ -65,6 +68,8 @@ def test_a_reply_is_the_first_text_where_nothing_streams(latency: Latency, clock
     trip = latency.begin("a")
     trip.waited, trip.memory = 0.0, True
     clocks.turn(0.004, 0.001)
+    latency.written()
+    clocks.turn(0.005)
     latency.replied("a")
     assert latency.summary()["memory"]["wall"]["median"] == 4.0
     assert latency.summary()["model"]["requests"] == 0

@@ -1,4 +1,4 @@
-"""What surrounds the cursor: everything while it is small, else cut at 64-line marks, never more than 64 KiB a side."""
+"""What surrounds the cursor: everything while it is small, else cut at 96-line marks, never more than 64 KiB a side."""
 
 from __future__ import annotations
 
