@@ -78,8 +78,8 @@ class Latency:
         self._read = self._now()
 
     def written(self) -> None:
-        """Bytes are about to go out; what is in them is handed over now. An editor that waits for them may have the processor,
-        and its own work done, before the call that writes them returns.
+        """Bytes are about to go out; what is in them is handed over now. An editor that waits for them may have the
+        processor, and its own work done, before the call that writes them returns.
         """
         self._written = self._now()
 

@@ -22,6 +22,7 @@ MUTE, TEXT, MIDDLE = 0, 1, 2
 """Classes of token: not trained on, context, middle. The trainer gives each class its weight."""
 
 _MAX_HELD = 16  # tokens; a longer pre-token is a run of one sign, where nothing is to be healed
+_LEAST_STEP = 24  # tokens
 _LONG_LINE = 4_096  # characters
 
 
@@ -177,17 +178,25 @@ def suffix_lines(vocabulary: Vocabulary, text: str, after: int, budget: int) -> 
 
 
 def prefix_lines(vocabulary: Vocabulary, text: str, cursor: int, budget: int) -> int:
-    """Where P starts: the engine's blocks of lines counted from the top, within `budget` tokens."""
+    """Where P starts: the engine's blocks of lines counted from the top, and the cursor's line in steps of tokens, within
+    `budget` tokens.
+    """
     starts = [0, *(found.end() for found in re.finditer("\n", text[:cursor]))]
+    step = max(_LEAST_STEP, budget // 40)
+
+    def tokens_of(begin: int, end: int) -> int:
+        return len(vocabulary.encode(text[begin:end])) if end - begin <= budget * 64 else budget + 1
+
+    own = -(-max(1, tokens_of(starts[-1], cursor)) // step) * step
     best = cursor
-    for block in spans.TOP_BLOCKS:
-        best, tokens = cursor, 0
+    for block in spans.top_blocks(budget):
+        best, below, tokens, more = cursor, starts[-1], 0, own
         for mark in range((len(starts) - 1) // block * block, -1, -block):
-            at = starts[mark]
-            more = len(vocabulary.encode(text[at:best])) if best - at <= budget * 64 else budget + 1
+            more += tokens_of(starts[mark], below)
             if tokens + more > budget:
                 break
-            best, tokens = at, tokens + more
+            best = below = starts[mark]
+            tokens, more = tokens + more, 0
         if best == 0 or tokens * 2 >= budget:
             return best
     return best if best < cursor else max(0, cursor - budget)

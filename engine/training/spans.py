@@ -15,7 +15,9 @@ CLOSERS = frozenset(")]}\"'`,:; \t>\r")
 """A rest of line made of these alone is what the editor closed by itself: S starts on the next line."""
 
 ANCHOR_LINES = 8
-TOP_BLOCKS = (24, 8, 1)  # as in a window of 2,048 tokens
+TOP_BLOCKS = (96, 48, 24, 8, 1)
+BUDGET_A_LINE = 48  # tokens of budget for each line of a block at least
+_TOKEN = 4  # characters, about
 _LONGEST = 1_000  # characters in a middle that a person would accept in one go
 _OPEN, _CLOSE = frozenset("([{"), frozenset(")]}")
 
@@ -140,7 +142,7 @@ def window_top(starts: np.ndarray[tuple[int], np.dtype[np.int64]], cursor: int, 
     if cursor <= characters:
         return 0
     best = int(max(cursor - characters, 0))
-    for block in TOP_BLOCKS:
+    for block in top_blocks(characters // _TOKEN):
         marks = starts[::block]
         at = int(np.searchsorted(marks, cursor - characters))
         if at < len(marks) and marks[at] < cursor:
@@ -148,6 +150,11 @@ def window_top(starts: np.ndarray[tuple[int], np.dtype[np.int64]], cursor: int, 
             if (cursor - best) * 2 >= characters:
                 return best
     return best
+
+
+def top_blocks(budget: int) -> list[int]:
+    """How many lines are dropped together at the top of a window with so many tokens for P, coarse ones first."""
+    return [block for block in TOP_BLOCKS if block <= max(ANCHOR_LINES, budget // BUDGET_A_LINE)]
 
 
 def anchor_at(text: str, top: int, line_of_top: int, end: int) -> int:
