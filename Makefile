@@ -32,7 +32,7 @@ check: $(STAMP) ## formatting, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test: $(STAMP) check ## all that needs no GPU and no editor, in a quarter of an hour
+test: $(STAMP) check ## all but what is slow or needs a GPU or an editor
 	$(BIN)/python -m pytest -m "not slow" --ignore tests/editors
 
 test-editors: $(EDITORS) ## end to end in real editors, which it installs into .editors
@@ -49,7 +49,7 @@ soak: $(STAMP) ## an hour of typing with cancels and a kill every minute (MINUTE
 	$(BIN)/python -m pytest tests/protocol/test_storm.py
 
 bench: $(STAMP) ## the GPU kit at toy sizes on this machine
-	$(BIN)/python -m benchmarks.gpu --part kernels --part models --part peers --toy --out out/bench
+	$(BIN)/python -m benchmarks.gpu --part kernels --part models --part runner --part peers --toy --out out/bench
 
 clean: ## remove what the other verbs made
 	rm -rf $(VENV) .editors out .mypy_cache .ruff_cache .pytest_cache .hypothesis

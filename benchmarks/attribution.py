@@ -268,20 +268,15 @@ class Bench:
                 question=question,
                 model="none",
                 dtype="none",
-                device=self._run.device,
                 measured=True,
                 value=round(value, 4),
                 unit=unit,
-                command=self._run.command,
                 detail=detail,
                 n=len(ordered) or n,
                 median=round(median(ordered), 4) if ordered else None,
                 p10=round(ordered[len(ordered) // 10], 4) if ordered else None,
                 p90=round(ordered[len(ordered) * 9 // 10], 4) if ordered else None,
-                seed=self._run.seed,
-                commit=self._run.commit,
-                started=self._run.started,
-                python=self._run.python,
+                **self._run.shared(),
             )
         )
 

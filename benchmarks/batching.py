@@ -96,11 +96,9 @@ def main(arguments: Sequence[str]) -> int:
                 question=question,
                 model=model,
                 dtype="float32",
-                device=run.device,
                 measured=True,
                 value=round(value, 3),
                 unit=unit,
-                command=run.command,
                 backend=backend,
                 detail={
                     "context": CONTEXT,
@@ -108,11 +106,8 @@ def main(arguments: Sequence[str]) -> int:
                     "apart_ms": round(base.median * 1e3, 3),
                 },
                 n=timing.n,
-                seed=SEED,
-                commit=run.commit,
-                started=run.started,
                 torch=run.torch,
-                python=run.python,
+                **run.shared(),
             )
         )
 

@@ -87,11 +87,9 @@ def main(arguments: Sequence[str]) -> int:
                 question=question,
                 model=STARTER_ID,
                 dtype="float32",
-                device=run.device,
                 measured=True,
                 value=round(100 * fmean(result.exact or 0.0 for result in results), 2),
                 unit="%",
-                command=run.command,
                 detail={
                     **about,
                     "similarity": round(100 * fmean(result.similarity or 0.0 for result in results), 2),
@@ -99,11 +97,8 @@ def main(arguments: Sequence[str]) -> int:
                     "max_tokens": MAX_TOKENS,
                 },
                 n=len(results),
-                seed=options.seed,
-                commit=run.commit,
-                started=run.started,
                 torch=run.torch,
-                python=run.python,
+                **run.shared(),
             )
         )
     print(text_table(writer.rows))

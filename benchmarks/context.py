@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.report import text_table
-from benchmarks.rows import Row, RowWriter, Run
+from benchmarks.rows import Row, RowWriter, Run, per_cent
 from engine.fim import Budget, Document, Layout, Prompt, Snippet, lay_out
 from engine.generation import Finish, Generation
 from engine.loading import LoadOptions, load
@@ -124,34 +124,25 @@ def main(arguments: Sequence[str]) -> int:
         for measure, value in measures(each).items():
             if measure not in ASKED:
                 continue
-            gain = gains[measure]
             writer.write(
                 Row(
                     question=f"context of other files: {MEASURES[measure]}",
                     model=source.id,
                     dtype="float32",
-                    device=run.device,
                     measured=True,
                     value=round(100 * value.mean, 2),
                     unit="%",
-                    command=run.command,
                     backend=way,
                     detail={
                         "holes": len(each),
                         "repositories": len({result.hole.path.split("/")[0] for result in each}),
                         "window": window,
-                        "low": round(100 * value.low, 2),
-                        "high": round(100 * value.high, 2),
-                        "more_than_without": round(100 * gain.mean, 2),
-                        "more_than_without_low": round(100 * gain.low, 2),
-                        "more_than_without_high": round(100 * gain.high, 2),
+                        **per_cent(value),
+                        **per_cent(gains[measure], "more_than_without"),
                     },
                     n=value.n,
-                    seed=options.seed,
-                    commit=run.commit,
-                    started=run.started,
                     torch=run.torch,
-                    python=run.python,
+                    **run.shared(),
                 )
             )
     print(text_table(writer.rows))

@@ -55,7 +55,7 @@ def _helix(world: World, folder: Path) -> Iterator[Opened]:
 def _vscode(world: World, folder: Path) -> Iterator[Opened]:
     from playwright.sync_api import sync_playwright
 
-    server = CodeServer(programs.vscode(), programs.vscode_extension(), world, folder)
+    server = CodeServer.with_starfill(programs.vscode(), programs.vscode_extension(), world, folder)
     try:
         with sync_playwright() as playwright:
             chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
@@ -87,19 +87,14 @@ def row(run: Run, name: str, share: Share) -> Row:
         question="own share of the time to the first text",
         model="starfill-starter",
         dtype="float32",
-        device=run.device,
         measured=True,
         value=share.wall,
         unit="ms",
-        command=run.command,
         backend=name,
         detail={"processor": share.processor},
         n=share.requests,
         median=share.wall,
-        seed=0,
-        commit=run.commit,
-        started=run.started,
-        python=run.python,
+        **run.shared(),
     )
 
 

@@ -1,9 +1,10 @@
 """What loading costs: from a directory to an engine that is ready, beside reading the same bytes; and what memory it takes.
 
-`python -m benchmarks.loading --out DIR [SHAPE:STORED ...]`. SHAPE is one of `benchmarks.shapes`, STORED the dtype of its
-shards. Both sides run in one child, one after the other, several times, with the files in the page cache; each side's best
-time is taken, so that what else the machine does is left out as far as it can be. Imports and the first calls of kernels are
-made on the starter before. Reading is `read()` of every file into memory of its own, which a model needs as well.
+`python -m benchmarks.loading --out DIR [--dtype D] [SHAPE:STORED ...]`. SHAPE is one of `benchmarks.shapes`, STORED the dtype
+of its shards. Both sides run in one child, one after the other, several times, with the files in the page cache; each side's
+best time is taken, so that what else the machine does is left out as far as it can be. Imports and the first calls of kernels
+are made on the starter before. Reading is `read()` of every file into memory that is kept until the last byte is there, as a
+model needs it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ _DEFAULT = ("1b:bfloat16", "1b:float32")
 
 def measure(directory: Path, rounds: int, dtype: str = "auto") -> dict[str, Any]:
     """In this process: best times of both sides, and what memory a load takes at most."""
+    from engine import pages
     from engine.loading import LoadOptions, load
     from engine.models import STARTER, ModelSource
 
@@ -45,23 +47,26 @@ def measure(directory: Path, rounds: int, dtype: str = "auto") -> dict[str, Any]
     loaded(STARTER, "bfloat16")
     before = _status("VmRSS")
     ready = loaded(directory)
+    pages.wait()
     after, peak = _status("VmRSS"), _status("VmHWM")
     name = ready.dtype
     del ready
     gc.collect()
 
-    def read() -> None:
-        for shard in shards:
-            shard.read_bytes()
+    def read() -> list[bytes]:
+        return [shard.read_bytes() for shard in shards]
 
-    read_s, load_s, round_s = [], [], []
+    read_s, load_s, round_s, cpu_s = [], [], [], []
     for _ in range(rounds):
         read_s.append(_timed(read))
+        before_cpu = time.process_time()
         load_s.append(_timed(lambda: loaded(directory)))
+        cpu_s.append(time.process_time() - before_cpu)
+        pages.wait()
         round_s.append(load_s[-1] / read_s[-1])
         gc.collect()
     return {
-        "read_s": min(read_s), "load_s": min(load_s), "dtype": name,
+        "read_s": min(read_s), "load_s": min(load_s), "load_cpu_s": min(cpu_s), "dtype": name,
         "bytes": sum(shard.stat().st_size for shard in shards), "shard": max(shard.stat().st_size for shard in shards),
         "model": after - before, "peak": peak - before, "ratios": sorted(round_s),
     }  # fmt: skip
@@ -88,7 +93,7 @@ def in_a_child(directory: Path, rounds: int = ROUNDS, dtype: str = "auto") -> di
             "-m",
             "benchmarks.loading",
             "--measure",
-            str(directory),
+            str(directory.resolve()),
             "--rounds",
             str(rounds),
             "--dtype",
@@ -113,7 +118,7 @@ def rows_of(model: str, stored: str, found: dict[str, Any], run: Run) -> list[Ro
     beside = (found["peak"] - found["model"]) / found["shard"]
     return [
         Row(question=QUESTION, value=ratio, limit=LIMIT, passed=ratio <= LIMIT,
-            detail=detail | {"read_s": found["read_s"], "load_s": found["load_s"]}, **common),
+            detail=detail | {name: found[name] for name in ("read_s", "load_s", "load_cpu_s")}, **common),
         Row(question=MEMORY, value=beside, limit=1.0, passed=beside <= 1.0,
             detail=detail | {"model": found["model"], "peak": found["peak"]}, **common),
     ]  # fmt: skip
@@ -152,6 +157,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--dtype", default="auto", help="what to load in")
+    parser.add_argument("--folder", type=Path, help="where checkpoints are found, or made and kept")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.measure is not None:
@@ -164,8 +170,11 @@ def main(argv: Sequence[str]) -> int:
     for model in options.models:
         shape, _, stored = model.partition(":")
         with tempfile.TemporaryDirectory() as folder:
-            write_checkpoint(Path(folder), FAMILY[shape], stored)
-            found = in_a_child(Path(folder), options.rounds, options.dtype)
+            directory = (options.folder or Path(folder)) / f"{shape}-{stored}"
+            if not directory.exists():
+                directory.mkdir(parents=True)
+                write_checkpoint(directory, FAMILY[shape], stored)
+            found = in_a_child(directory, options.rounds, options.dtype)
         for row in rows_of(shape, stored, found, run):
             writer.write(row)
     print(text_table(writer.rows))

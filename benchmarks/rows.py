@@ -13,10 +13,25 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 
+if TYPE_CHECKING:
+    from lsp_server.evaluation.scores import Estimate
+
 Detail = Mapping[str, int | float | str | bool]
+
+
+class Shared(TypedDict):
+    """The fields that are the same in all rows of one run; see `Row`."""
+
+    device: str
+    command: str
+    seed: int
+    commit: str
+    started: str
+    python: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +62,17 @@ class Run:
             triton=version_of("triton"),
             transformers=version_of("transformers"),
         )
+
+    def shared(self) -> Shared:
+        """Its part of every row, but for the versions of libraries: a row names those that take part in what it says."""
+        return {
+            "device": self.device,
+            "command": self.command,
+            "seed": self.seed,
+            "commit": self.commit,
+            "started": self.started,
+            "python": self.python,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +165,14 @@ def read_rows(paths: Iterable[Path]) -> list[Row]:
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{path.name}:{number}: not a row ({error})") from error
     return rows
+
+
+def per_cent(found: Estimate, name: str = "") -> Detail:
+    """A share as a row's detail: its mean, as `name`, and its bounds; these alone where the mean is the row's own value."""
+    shares = {"low": found.low, "high": found.high}
+    if name:
+        shares = {name: found.mean} | {f"{name}_{end}": share for end, share in shares.items()}
+    return {key: round(100 * share, 2) for key, share in shares.items()}
 
 
 def command_line(arguments: Iterable[str], module: str = "benchmarks.gpu") -> str:

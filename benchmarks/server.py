@@ -209,21 +209,16 @@ def row(run: Run, name: str, lines: int, seconds: Sequence[float]) -> Row:
         question="CPU per key, bytes read to engine call",
         model="scripted",
         dtype="none",
-        device=run.device,
         measured=True,
         value=round(ms.median, 4),
         unit="ms",
-        command=run.command,
         backend=name,
         detail=detail,
         n=ms.n,
         median=round(ms.median, 4),
         p10=round(ms.p10, 4),
         p90=round(ms.p90, 4),
-        seed=0,
-        commit=run.commit,
-        started=run.started,
-        python=run.python,
+        **run.shared(),
     )
 
 

@@ -23,6 +23,7 @@ def _shape(
 
 
 FAMILY: dict[str, ModelShape] = {
+    "speck": _shape(1, 16, 1, positions=64, vocab=64),
     "toy": _shape(2, 64, 4, positions=256, vocab=512),
     "toy-mha": _shape(2, 48, 3, positions=256, vocab=500, multi_query=False),
     "tiny": _shape(20, 768, 12),
@@ -32,7 +33,7 @@ FAMILY: dict[str, ModelShape] = {
     "7b": _shape(42, 4096, 32),
     "15.5b": _shape(40, 6144, 48),
 }
-"""StarCoderBase 1B, 3B, 7B, StarCoder 15.5B, SantaCoder, tiny_starcoder_py, and two for rehearsals."""
+"""StarCoderBase 1B, 3B, 7B, StarCoder 15.5B, SantaCoder, tiny_starcoder_py; two to rehearse with, one to interpret."""
 
 REAL = ("santacoder", "1b", "3b", "7b", "15.5b")
 TOYS = ("toy", "toy-mha")

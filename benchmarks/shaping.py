@@ -20,7 +20,7 @@ from rich.progress import track
 
 from benchmarks import peer_rules
 from benchmarks.report import text_table
-from benchmarks.rows import Detail, Row, RowWriter, Run
+from benchmarks.rows import Detail, Row, RowWriter, Run, per_cent
 from engine.models import STARTER_ID
 from lsp_server.engines import connect
 from lsp_server.evaluation.command import Options, cut_holes
@@ -30,7 +30,8 @@ from lsp_server.evaluation.runner import Result, judge, reshape, window_of
 from lsp_server.evaluation.tape import Recording, Tape
 from lsp_server.settings import load_settings
 from lsp_server.shaping import ALL_RULES
-from lsp_server.state.events import Call, Purpose, Surroundings
+from lsp_server.state.ask import Surroundings
+from lsp_server.state.call import Call, Purpose
 from lsp_server.window import Window
 from lsp_server.wire import Wire
 
@@ -115,32 +116,21 @@ def main(arguments: Sequence[str]) -> int:
             if measure not in ASKED:
                 continue
             gain = differences(results["ours"], each).get(measure) if name != "ours" else None
-            detail = dict(about) | {"low": round(100 * value.low, 2), "high": round(100 * value.high, 2)}
-            if gain is not None:
-                detail |= {
-                    "ours_minus_this": round(100 * gain.mean, 2),
-                    "ours_minus_this_low": round(100 * gain.low, 2),
-                    "ours_minus_this_high": round(100 * gain.high, 2),
-                }
+            compared = {} if gain is None else per_cent(gain, "ours_minus_this")
             assert measure in SHARES
             writer.write(
                 Row(
                     question=f"shaping: {MEASURES[measure]}",
                     model=STARTER_ID,
                     dtype="float32",
-                    device=run.device,
                     measured=True,
                     value=round(100 * value.mean, 2),
                     unit="%",
-                    command=run.command,
                     backend=name,
-                    detail=detail,
+                    detail={**about, **per_cent(value), **compared},
                     n=value.n,
-                    seed=options.seed,
-                    commit=run.commit,
-                    started=run.started,
                     torch=run.torch,
-                    python=run.python,
+                    **run.shared(),
                 )
             )
     print(text_table(writer.rows))

@@ -17,6 +17,7 @@ from engine.errors import EndpointTaken, StarfillError
 from engine.models import locate
 from engine.models.commands import app as models_app
 from engine.sizes import parse_size
+from engine.standing import describe
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(models_app, name="models")
@@ -193,7 +194,7 @@ def parse_duration(text: str) -> float | None:
 
 async def _describe_all() -> list[dict[str, Any]]:
     records = registry.running_engines()
-    return list(await asyncio.gather(*(launcher.describe(record) for record in records)))
+    return list(await asyncio.gather(*(describe(record) for record in records)))
 
 
 def _own_sockets(key: str) -> Iterator[Path]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engine import packed
+from engine import blocked
 from engine.cpu_kernels import norm
 from engine.cpu_kernels.attention import PIECE, Heads
 from engine.cpu_kernels.compiler import Code, features, processor, team
@@ -36,7 +36,7 @@ class _Table:
     """Addresses of weights, and what must stay alive for them to be true."""
 
     addresses: list[int] = field(default_factory=list)
-    kept: list[Tensor] = field(default_factory=list)
+    kept: list[Tensor | Linear] = field(default_factory=list)
 
     def add(self, tensor: Tensor) -> None:
         self.addresses.append(tensor.data_ptr())
@@ -54,9 +54,21 @@ class _Table:
             sums = layer.weight.sum(1, dtype=torch.int32).view(torch.float32)
             self.add(torch.cat([layer.bias.float(), layer.scales.float(), sums]))
         else:
-            self.addresses.append(packed.address(layer.weight))
-            self.kept.append(layer.weight)
+            self.addresses.append(blocked.address(layer.weight))
+            self.kept.append(layer)
             self.add(_filled(layer.bias, matrix.width))
+
+
+class Compiled:
+    """The code for a model of one shape whose weights are all stored as those of its first layer are."""
+
+    def __init__(self, shape: ModelShape, weights: Weights, scale: float) -> None:
+        """Of the layers only the first is looked at. Raises Unsupported, or RuntimeError from the compiler."""
+        if isinstance(weights.vocabulary, Tensor):
+            raise Unsupported("the vocabulary is not stored for a CPU")
+        self.shape, self.vocabulary = shape, weights.vocabulary
+        self.program = _program(shape, weights, self.vocabulary, scale)
+        self.code = Code(self.program)
 
 
 class CompiledRows:
@@ -71,14 +83,10 @@ class CompiledRows:
     free_rows = 3
     """A second and a third row cost a fraction of the first in every precision: reading the weights is what costs."""
 
-    def __init__(self, shape: ModelShape, weights: Weights, scale: float) -> None:
-        """Raises Unsupported, or RuntimeError from the compiler."""
-        vocabulary = weights.vocabulary
-        if isinstance(vocabulary, Tensor):
-            raise Unsupported("the vocabulary is not stored for a CPU")
-        program = _program(shape, weights, vocabulary, scale)
-        self._shape, self._program = shape, program
-        self._code = Code(program)
+    def __init__(self, compiled: Compiled, weights: Weights) -> None:
+        """`weights`: all of those that it was compiled for the first of."""
+        program = compiled.program
+        self._shape, self._program, self._code = compiled.shape, program, compiled.code
         table = _Table()
         for layer in weights.layers:
             table.add_norm(layer.ln_1)
@@ -88,7 +96,7 @@ class CompiledRows:
             table.add_linear(layer.fc, program.fc)
             table.add_linear(layer.mlp_proj, program.down)
         table.add_norm(weights.ln_f)
-        table.add_linear(vocabulary, program.vocabulary)
+        table.add_linear(compiled.vocabulary, program.vocabulary)
         self._kept = [*table.kept, weights.wpe]
         self._x = torch.zeros(MAX_ROWS, program.stride)
         self._scratch = torch.zeros(0, dtype=torch.uint8)
@@ -227,12 +235,12 @@ def _matrix(layer: Linear, inputs: int) -> Matrix:
             raise Unsupported("the processor has no dot product of bytes, or rows are no multiple of it")
         return Int8Matrix(len(layer.bias), inputs)
     if isinstance(layer, BlockedLinear) and layer.bias.dtype in (torch.float32, torch.bfloat16):
-        lanes = packed.lanes(layer.bias.dtype)
+        lanes = blocked.lanes(layer.bias.dtype)
         if lanes is None:
             raise Unsupported("torch blocks its weights in an order that is not known")
         outputs = len(layer.bias)
         size = layer.bias.itemsize * lanes * -(-outputs // lanes)
-        return Panels(outputs, inputs, lanes, packed.size(layer.weight) // size, layer.bias.dtype == torch.bfloat16)
+        return Panels(outputs, inputs, lanes, blocked.size(layer.weight) // size, layer.bias.dtype == torch.bfloat16)
     raise Unsupported(f"no kernel for {type(layer).__name__}")
 
 

@@ -21,9 +21,9 @@ import psutil
 from engine import __version__, paths, registry
 from engine.backends import LIBRARY_REMEDY, library_serves, library_version
 from engine.errors import StarfillError
-from engine.launcher import describe
 from engine.models import STARTER
 from engine.sizes import human_size
+from engine.standing import describe
 from engine.transformers_backend.families import FAMILIES
 
 _PROBE_SECONDS = 120

@@ -6,6 +6,7 @@ Where it cannot be had, or does not say what they say, they compute everything: 
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from engine.gpt_bigcode import GPTBigCode
 from engine.ops import FewRows
 from engine.quantization import Int8Rows
 from engine.step import Span
+
+if TYPE_CHECKING:
+    from engine.compiled_rows import Compiled
 
 log = logging.getLogger(__name__)
 
@@ -24,21 +28,27 @@ _APART = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 """What the two may differ by, in parts of the values' spread: what rounding adds up to in a deep model."""
 
 
-def few_rows(model: GPTBigCode) -> FewRows | None:
-    """The quick way through a model on a CPU, or None; the log says why."""
+def compiled_for(model: GPTBigCode) -> Compiled | None:
+    """The code for a model on a CPU, or None; the log says why. One layer is enough to tell it: all others are like that."""
     try:
-        from engine.compiled_rows import CompiledRows, Unsupported
+        from engine.compiled_rows import Compiled, Unsupported
     except ImportError as error:
         log.warning("llvmlite cannot be imported (%s): decoding is slower", error)
         return None
     try:
-        rows: FewRows = CompiledRows(model.shape, model.weights, model.scale)
+        return Compiled(model.shape, model.weights, model.scale)
     except Unsupported as reason:
         log.info("decoding operation by operation: %s", reason)
-        return None
     except RuntimeError as error:
         log.warning("LLVM does not compile for this processor (%s): decoding is slower", str(error).partition("\n")[0])
-        return None
+    return None
+
+
+def few_rows(model: GPTBigCode, compiled: Compiled) -> FewRows | None:
+    """The quick way through a model on a CPU, or None if it is not right; the log says so."""
+    from engine.compiled_rows import CompiledRows
+
+    rows: FewRows = CompiledRows(compiled, model.weights)
     if not agrees(model, rows):
         log.warning("compiled code and torch disagree on this model: decoding is slower")
         return None

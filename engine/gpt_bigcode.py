@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.device import zeroed
+from engine.forward import Model, Pass
 from engine.ops import FewRows, Head, Linear, Norm, Ops, head_of
 from engine.quantization import Int8Rows
 from engine.step import Span
@@ -77,13 +78,21 @@ class Weights:
     ln_f: Norm
     vocabulary: Tensor | Linear  # [V, d]; over the memory of `wte` when the head is tied
 
+    def memories(self) -> list[Tensor]:
+        """What the layers' matrices are in."""
+        linears = (one for layer in self.layers for one in (layer.qkv, layer.attn_proj, layer.fc, layer.mlp_proj))
+        return [memory for one in linears if (memory := one.memory) is not None]
 
-class GPTBigCode:
-    """One model on one device. Owns nothing but its weights; the KV memory is the caller's.
+
+class GPTBigCode(Model):
+    """One model on one device.
 
     `few_rows`, where there is one, computes short spans and the head; which a span counts as depends on its length alone, so
     that company changes nothing.
     """
+
+    shape: ModelShape
+    ops: Ops
 
     def __init__(self, shape: ModelShape, weights: Weights, ops: Ops) -> None:
         self.shape = shape
@@ -107,29 +116,12 @@ class GPTBigCode:
         return self.shape.head_dim**-0.5 if self.shape.scale_attention else 1.0
 
     def new_kv(self, slots: int, window: int) -> Tensor:
-        """KV memory [slots, layers, 2, kv_heads, window, head_dim], zeroed."""
+        """See `forward.Model.new_kv`."""
         s = self.shape
         return zeroed((slots, s.n_layer, 2, s.kv_heads, window, s.head_dim), self.dtype, self.device)
 
-    @torch.inference_mode()
-    def forward(
-        self,
-        ids: Tensor,
-        positions: Tensor,
-        spans: Sequence[Span],
-        kv: Tensor,
-        rows: Tensor,
-        allow: Tensor | None = None,
-        top: int = 0,
-        *,
-        logits: bool = False,
-    ) -> Head | None:
-        """Run T new tokens through the model.
-
-        ids, positions: int64 [T]; kv: as `new_kv` makes it, extended in place at the spans' positions;
-        rows: int64 [S], the rows to predict from (may be empty: then None); allow: bool [S, V] or None;
-        logits: whether the answer is to have all of them, which sampling needs.
-        """
+    def _run(self, work: Pass) -> Head | None:
+        ids, positions, spans, kv, rows, allow, top, logits = work
         ops, weights = self.ops, self.weights
         if allow is None and top == 0 and not logits and (head := self._greedy(ids, spans, kv, rows)) is not None:
             return head

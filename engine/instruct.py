@@ -51,26 +51,6 @@ class Following:
     """Whose terms apply to what it writes, beside its licence, in a sentence for people."""
 
 
-_ALPACA, _ASSISTANT = Following(Form.ALPACA), Following(Form.ASSISTANT)
-_KNOWN: Final = {
-    "starcoder-gpteacher-code-instruct": Following(Form.ALPACA, OPENAI_TERMS),
-    "wizardcoder-15b-v1.0": _ALPACA,
-    "wizardcoder-3b-v1.0": _ALPACA,
-    "wizardcoder-1b-v1.0": _ALPACA,
-    "starcoder": _ASSISTANT,
-    "starcoderplus": _ASSISTANT,
-    "starcoderbase": _ASSISTANT,
-    "starcoderbase-7b": _ASSISTANT,
-    "starcoderbase-3b": _ASSISTANT,
-    "starcoderbase-1b": _ASSISTANT,
-    "starchat-alpha": _ASSISTANT,
-    "starchat-beta": _ASSISTANT,
-    "granite-20b-code-base": _ASSISTANT,
-    "granite-34b-code-base": _ASSISTANT,
-}
-"""By the name without its owner, in lower case: a folder that somebody copied is called so too."""
-
-
 def alpaca(instruction: str, text: str = "") -> str:
     """The prompt of an instruction-tuned model, with `text` as its input unless that is empty."""
     if text:
@@ -79,8 +59,10 @@ def alpaca(instruction: str, text: str = "") -> str:
 
 
 def following_of_id(model: str) -> Following:
-    """What is known of a model by its id alone."""
-    return _KNOWN.get(model.partition("@")[0].rpartition("/")[2].casefold(), Following())
+    """What is known of a model by its id alone; its owner does not count: a folder that somebody copied is called so too."""
+    from engine.models.known import FOLLOWING
+
+    return FOLLOWING.get(model.partition("@")[0].rpartition("/")[2].casefold(), Following())
 
 
 def following_of(source: ModelSource) -> Following:

@@ -13,16 +13,17 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from engine import __version__, registry, starting
+from engine import registry, starting
 from engine.client import Chunk, EngineClient, window_of
 from engine.errors import EngineAbsent, EngineHung, EngineLoading, EngineRefused, EngineSilent, EngineUnavailable
+from engine.incumbent import Incumbent
 from engine.liveness import Liveness, Patience
 from engine.starting import Command, EngineOptions, EngineProcess, engine_command, stop
 
 if TYPE_CHECKING:
     from engine.api import CompletionRequest
 
-__all__ = ["EngineOptions", "SharedEngine", "describe", "stop"]
+__all__ = ["EngineOptions", "SharedEngine", "stop"]
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class SharedEngine:
         """In words, which of our options are not in effect, because the engine ran already."""
         self.window: int | None = None
         """Tokens of its model's window, once it has said so."""
+        self._incumbent = Incumbent(self.client, self._socket, self._patience)
         self._liveness = Liveness(self.client.health, self._replace_hung, self._patience)
         self._starting: asyncio.Task[None] | None = None
         self._listeners: list[Progress] = []
@@ -72,7 +74,7 @@ class SharedEngine:
         """
         if self._serving is not None:
             return
-        if not invoked and time.monotonic() < self._retry_at and await self._state() != "ready":
+        if not invoked and time.monotonic() < self._retry_at and await self._incumbent.state() != "ready":
             raise EngineUnavailable("the engine failed; it is tried again in a moment")
         if self._starting is None or self._starting.done():
             self._starting = asyncio.create_task(self._start())
@@ -128,7 +130,7 @@ class SharedEngine:
         try:
             await self._find_or_spawn()
             await self._loaded()
-            self._serving = self._record() or _NOBODY
+            self._serving = self._incumbent.record() or _NOBODY
             self._ready_at = time.monotonic()
             await self._join()
         except EngineUnavailable:
@@ -144,71 +146,26 @@ class SharedEngine:
         until = time.monotonic() + self._patience.start + self._patience.leave
         polls = _Polls()
         while not lock.try_acquire():  # somebody else is at it: what they start is ours too
-            if await self._state() in ("ready", "loading"):
+            if await self._incumbent.state() in ("ready", "loading"):
                 return
             if time.monotonic() > until:
                 raise lock.refusal(self._patience.start + self._patience.leave)
             await polls.pause()
         try:
-            state = await self._state()
+            state = await self._incumbent.state()
             if state == "silent":
-                state = await self._wake_or_kill()
+                state = await self._incumbent.wake_or_kill()
             if state in ("outdated", "draining", "failed"):
                 self._tell("replacing an older engine" if state == "outdated" else "starting")
-                await self._see_off(leave=state == "outdated")
+                await self._incumbent.see_off(leave=state == "outdated")
                 state = "absent"
             if state == "absent":
-                await self._see_off(leave=False)  # one that finishes its last requests still has the device's memory
+                # One that finishes its last requests still has the device's memory.
+                await self._incumbent.see_off(leave=False)
                 self._tell("starting")
                 await self._spawn()
         finally:
             lock.release()
-
-    async def _state(self) -> str:
-        try:
-            health = await self.client.health(timeout=self._patience.ask)
-        except EngineSilent:
-            return "silent"
-        except EngineUnavailable:
-            return "absent"
-        return "outdated" if _older(str(health.get("version")), __version__) else str(health.get("status"))
-
-    async def _wake_or_kill(self) -> str:
-        """Somebody listens and says nothing: give them time, then end them -> what the state is then."""
-        record = self._record()
-        loading = record is not None and not record.dtype
-        until = time.monotonic() + (self._patience.loading if loading else self._patience.give_up)
-        while (state := await self._state()) == "silent":
-            if time.monotonic() > until:
-                await self._kill(record)
-                return "absent"
-        return state
-
-    async def _kill(self, record: registry.EngineRecord | None) -> None:
-        if record is None or not record.alive:
-            if not registry.listens(self._socket):
-                return
-            raise EngineUnavailable(
-                f"a process that is no engine of ours holds {self._socket} and says nothing; end it, or remove the file"
-            )
-        log.warning("the engine (pid %d) does not answer: ending it", record.pid)
-        if not await asyncio.to_thread(starting.kill, record):
-            raise EngineUnavailable(f"the engine (pid {record.pid}) hangs and cannot be ended; end it by hand")
-
-    async def _see_off(self, *, leave: bool) -> None:
-        """Wait until the present engine is gone, after asking it to leave if it does not know yet."""
-        record = self._record()
-        if record is None:
-            return
-        if leave:
-            await asyncio.to_thread(stop, record, self._patience.leave)
-            return
-        until = time.monotonic() + self._patience.leave
-        while record.alive:
-            if time.monotonic() > until:
-                await self._kill(record)
-                return
-            await asyncio.sleep(_POLL_SECONDS[0])
 
     async def _spawn(self) -> None:
         until = time.monotonic() + self._patience.start
@@ -216,7 +173,7 @@ class SharedEngine:
         command = self._command(self._options, self._socket, log_file)
         process = await asyncio.to_thread(EngineProcess, command, errors)
         polls = _Polls()
-        while await self._state() == "absent":
+        while await self._incumbent.state() == "absent":
             if process.ended:
                 raise EngineUnavailable(f"the engine could not be started: {process.last_words()}")
             if time.monotonic() > until:
@@ -227,11 +184,11 @@ class SharedEngine:
         until = time.monotonic() + self._patience.load
         polls = _Polls()
         while True:
-            present = self._record()
+            present = self._incumbent.record()
             try:
                 health = await self.client.health(timeout=self._patience.loading)
             except EngineSilent:
-                await self._end(present)
+                await self._incumbent.end(present)
                 raise EngineHung("the engine hung while it loaded; it is started again with the next request") from None
             except EngineUnavailable:
                 errors = starting.log_files(self._socket.stem)[1]
@@ -275,18 +232,7 @@ class SharedEngine:
     async def _replace_hung(self) -> None:
         hung = self._serving
         self._lost()
-        await self._end(hung)
-
-    async def _end(self, hung: registry.EngineRecord | None) -> None:
-        """End the engine that we were talking to, unless somebody did so already."""
-        with suppress(EngineUnavailable):
-            async with registry.start_lock(self._socket).held_async(self._patience.leave):
-                present = self._record()
-                if hung is not None and present is not None and hung.process == present.process:
-                    await self._kill(present)
-
-    def _record(self) -> registry.EngineRecord | None:
-        return registry.read_record(registry.record_path(self._socket))
+        await self._incumbent.end(hung)
 
     def _tell(self, stage: str) -> None:
         self._stage = stage
@@ -312,43 +258,6 @@ class _Polls:
     async def pause(self) -> None:
         await asyncio.sleep(self._next)
         self._next = min(self._longest, 1.5 * self._next)
-
-
-async def describe(record: registry.EngineRecord) -> dict[str, Any]:
-    """One entry of `starfill status`."""
-    client = EngineClient(f"unix:{record.socket}")
-    health: dict[str, Any]
-    try:
-        health = await client.health()
-    except EngineAbsent:
-        health = {"status": "leaving"}
-    except EngineUnavailable:
-        health = {"status": "not answering"}
-    finally:
-        await client.aclose()
-    return {
-        "pid": record.pid,
-        "socket": record.socket,
-        "model": record.model,
-        "dtype": record.dtype,
-        "device": record.device,
-        "version": record.version,
-        "state": health.get("status"),
-        "slots": health.get("slots"),
-        "uptime": health.get("uptime"),
-        "why": health.get("why"),
-        "backend": health.get("backend"),
-        "note": health.get("note") or "",
-        "asked": health.get("asked") or {},
-        "error": health.get("error"),
-    }
-
-
-def _older(theirs: str, ours: str) -> bool:
-    def number(version: str) -> tuple[int, ...]:
-        return tuple(int(part) for part in version.split(".") if part.isdecimal())
-
-    return number(theirs) < number(ours)
 
 
 def _swallow(task: asyncio.Task[None]) -> None:

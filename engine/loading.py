@@ -14,6 +14,8 @@ from engine.models import ModelSource
 from engine.sizes import human_size
 
 if TYPE_CHECKING:
+    from engine.cuda.choosing import Chosen
+    from engine.gpt_bigcode import GPTBigCode
     from engine.serve import Loaded
 
 log = logging.getLogger(__name__)
@@ -44,8 +46,8 @@ def load(options: LoadOptions) -> Loaded:
     # Read by torch at its first allocation: a step reads all weights, and large pages miss the TLB less.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     from engine import device as devices
+    from engine import pages, runner
     from engine import precision as precisions
-    from engine import runner
     from engine.checkpoint.adapter import Adapter, is_adapter
     from engine.checkpoint.config import read_config
     from engine.checkpoint.loader import load_model
@@ -68,8 +70,6 @@ def load(options: LoadOptions) -> Loaded:
         return replace(load_other(options), following=following_of(options.source))
     config = read_config(directory)
     shape = config.shape()
-    tokenizer = Tokenizer(directory / "tokenizer.json")
-    check_fits(directory, tokenizer.size, shape.vocab_size)
     device = devices.choose_device(options.device)
     free = devices.free_memory(device)
     precision = precisions.choose(
@@ -78,14 +78,23 @@ def load(options: LoadOptions) -> Loaded:
     window = min(options.window or shape.n_positions, shape.n_positions)
     slots = runner.slots_that_fit(shape, precision.dtype, window, options.kv_memory)
     threads = devices.set_cpu_threads()
+    tokenizers: list[Tokenizer] = []
+
+    def read_tokenizer() -> None:
+        tokenizers.append(Tokenizer(directory / "tokenizer.json"))
+        check_fits(directory, tokenizers[0].size, shape.vocab_size)
+
     with devices.all_threads():
-        model = load_model(directory, config, precision.ops, precision, adapter)
+        model = load_model(directory, config, precision.ops, precision, adapter, read_tokenizer)
+    if device.type == "cpu":
+        pages.gather(model.weights.memories())
     log.info(
         "%s: %d parameters in %s (%s) on %s; %d KV slots of %d tokens (%s each); %d threads",
         options.source.id, shape.parameters, precision.name, precision.reason, device, slots, window,
         human_size(shape.kv_bytes(window, precision.dtype)), threads,
     )  # fmt: skip
-    slower = NOT_COMPILED if device.type == "cpu" and model.few_rows is None else ""
+    chosen = _choose(model, slots, window)
+    slower = NOT_COMPILED if device.type == "cpu" and model.few_rows is None else chosen.note
     log.info(
         "%s: %s", options.source.id, slower or f"short spans by {model.few_rows or 'the operations of ' + device.type}"
     )
@@ -95,7 +104,7 @@ def load(options: LoadOptions) -> Loaded:
     taught = not options.source.id.endswith(_NO_FIM)
     intake = Intake(
         options.source.id,
-        tokenizer,
+        tokenizers[0],
         shape.vocab_size,
         window,
         HealingPolicy.for_model(shape.parameters),
@@ -103,11 +112,23 @@ def load(options: LoadOptions) -> Loaded:
     )
     return Loaded(
         intake,
-        runner.TorchRunner(model, slots, window),
+        chosen.runner,
         precision.name,
         str(device),
         options.max_batch,
         precision.reason,
         note="; ".join(said for said in ("" if intake.fills else LEFT_TO_RIGHT, slower) if said),
         following=following_of(options.source),
+        idle=chosen.idle,
     )
+
+
+def _choose(model: GPTBigCode, slots: int, window: int) -> Chosen:
+    """What the model runs with: only on a CUDA device is there a choice."""
+    from engine.cuda.choosing import Chosen, choose
+    from engine.paths import trials_dir
+    from engine.runner import TorchRunner
+
+    if model.device.type == "cuda":
+        return choose(model, slots, window, trials_dir() / "kernels")
+    return Chosen(TorchRunner(model, slots, window))

@@ -36,6 +36,11 @@ class Linear:
     weight: Tensor
     bias: Tensor
 
+    @property
+    def memory(self) -> Tensor | None:
+        """What the weight is in, if that is known."""
+        return self.weight
+
     def __call__(self, x: Tensor) -> Tensor:
         """x [T, in] -> x @ weight.T + bias [T, out], of the dtype of `x`."""
         return F.linear(x, self.weight, self.bias)

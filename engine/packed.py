@@ -6,7 +6,6 @@ layers are stored in a portable form instead: the same numbers, slower, with a w
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import logging
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from engine.blocked import blocked
 from engine.ops import Linear
 from engine.quantization import Int4Groups, Int8Rows, quantize_int4, quantize_int8
 
@@ -27,6 +27,9 @@ _INT8_LANES = 32
 _INT4_BLOCK = 16
 """The int4 kernel's order is made of blocks of so many outputs."""
 
+_INT4_ROWS = 64
+"""The largest of these blocks."""
+
 _FEW_ROWS = 8
 """Rows of input up to which the int8 kernel is faster than widening the matrix for the product."""
 
@@ -36,7 +39,14 @@ _WIDENED = 1024
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BlockedLinear(Linear):
-    """A floating-point layer in oneDNN's own order; `weight` is opaque."""
+    """A floating-point layer in oneDNN's own order; `weight` is opaque, over `blocks` if its memory is ours."""
+
+    blocks: Tensor | None = None
+
+    @property
+    def memory(self) -> Tensor | None:
+        """See `Linear`."""
+        return self.blocks
 
     def __call__(self, x: Tensor) -> Tensor:
         """See `Linear`."""
@@ -123,7 +133,7 @@ def _by_parts(x: Tensor, weight: Tensor, product: Callable[[slice], Tensor]) -> 
 def dense(weight: Tensor, bias: Tensor) -> Linear:
     """A floating-point layer; `weight` [out, in] and `bias` [out] of one dtype."""
     if works(weight.dtype):
-        return BlockedLinear(torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None), bias)
+        return BlockedLinear(blocked(weight), bias)
     return WidenedHalf(weight, bias) if weight.dtype == torch.float16 else Linear(weight, bias)
 
 
@@ -137,57 +147,38 @@ def int4(weight: Tensor, bias: Tensor, group: int) -> Linear:
     """A layer [out, in] in four bits, in groups of `group` inputs; int8 where `group` does not divide the inputs."""
     if weight.shape[1] % group:
         return int8(quantize_int8(weight), bias)
-    values, scales, offsets = quantize_int4(weight, group)
+    groups = quantize_int4(weight, group)
     if not works("int4"):
-        return WidenedInt4(values[:, 0::2] | values[:, 1::2] << 4, bias, scales, offsets)
-    return Int4Linear(*_pack_int4(values, scales, offsets, bias), group)
+        pairs = groups.values[:, 0::2] | groups.values[:, 1::2] << 4
+        return WidenedInt4(pairs, bias, groups.scales, groups.offsets)
+    values, scales = blocks_of(groups)
+    return Int4Linear(values, bias, scales, group)
 
 
-def _pack_int4(values: Tensor, scales: Tensor, offsets: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """-> the fields of an Int4Linear but its group."""
-    fill = (0, 0, 0, -len(values) % _INT4_BLOCK)
-    weight = torch.ops.aten._convert_weight_to_int4pack_for_cpu(F.pad(values, fill).int(), 1)
-    pairs = torch.stack((F.pad(scales, fill), F.pad(offsets, fill)), dim=2).transpose(0, 1).contiguous()
-    return weight, bias, pairs
+def blocks_of(groups: Int4Groups) -> tuple[Tensor, Tensor]:
+    """Weight and scales of an `Int4Linear`, outputs filled up to whole blocks."""
+    fill = (0, 0, 0, -len(groups.values) % _INT4_BLOCK)
+    values, scales, offsets = (F.pad(part, fill) if any(fill) else part for part in groups)
+    return _int4_blocks(values), torch.stack((scales, offsets), dim=2).transpose(0, 1).contiguous()
 
 
-def address(weight: Tensor) -> int:
-    """Where the numbers of a blocked weight begin."""
-    return int(torch.ops.mkldnn.data_ptr(weight))
-
-
-def size(weight: Tensor) -> int:
-    """Bytes of a blocked weight, with what fills it up."""
-    return int(torch.ops.mkldnn._nbytes(weight))
+def _int4_blocks(values: Tensor) -> Tensor:
+    """uint8 [out, in] -> [out, in / 2] in the kernel's order, written here where that is known: torch takes much longer."""
+    if len(values) % _INT4_ROWS or not _int4_order_is_known():
+        made: Tensor = torch.ops.aten._convert_weight_to_int4pack_for_cpu(values.int(), 1)
+        return made
+    blocks, half = values.view(-1, 2, _INT4_ROWS // 2, values.shape[1]), values.shape[1] // 2
+    together = blocks[:, 0] | blocks[:, 1] << 4
+    return torch.stack([block.t().contiguous() for block in together]).view(len(values), half)
 
 
 @functools.cache
-def lanes(dtype: torch.dtype) -> int | None:
-    """Outputs that stand side by side in a blocked weight, if its order is the one that `cpu_kernels.product` reads.
-
-    Found out by blocking numbers that all differ.
-    """
-    outputs, inputs = 160, 64
-    try:
-        numbers = torch.arange(outputs * inputs)
-        plain = numbers.float() if dtype == torch.float32 else numbers.to(torch.int16).view(dtype)
-        plain = plain.view(outputs, inputs)
-        blocked = torch.ops.mkldnn._reorder_linear_weight(plain, None)
-        memory = (ctypes.c_char * size(blocked)).from_address(address(blocked))
-        found = torch.frombuffer(memory, dtype=dtype).clone()
-    except (RuntimeError, AttributeError, TypeError):
-        return None
-    together = 4 // dtype.itemsize
-    for count in (64, 48, 32, 16):
-        blocks = -(-outputs // count)
-        depth, rest = divmod(len(found), blocks * count)
-        if rest or depth < inputs or depth % together:
-            continue
-        filled = F.pad(plain, (0, depth - inputs, 0, blocks * count - outputs))
-        ordered = filled.view(blocks, count, depth // together, together).transpose(1, 2).reshape(-1)
-        if torch.equal(ordered.view(torch.uint8), found.view(torch.uint8)):
-            return count
-    return None
+def _int4_order_is_known() -> bool:
+    """Whether blocks have 64 outputs, the first half of them in the low bits, all of an input side by side."""
+    values = torch.randint(16, (2 * _INT4_ROWS, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    whole = torch.ops.aten._convert_weight_to_int4pack_for_cpu(values.int(), 1)
+    blocks = values.view(2, 2, _INT4_ROWS // 2, 96)
+    return torch.equal(whole.flatten(), (blocks[:, 0] | blocks[:, 1] << 4).transpose(1, 2).flatten())
 
 
 def vocabulary(table: Tensor | Int8Rows) -> Linear:
@@ -223,7 +214,7 @@ def _try(kernel: torch.dtype | str) -> bool:
         if kernel == torch.float16 and not torch.ops.mkldnn._is_mkldnn_fp16_supported():
             return False
         weight, x = weight.to(kernel), x.to(kernel)
-        layer: Linear = BlockedLinear(torch.ops.mkldnn._reorder_linear_weight(weight, None), x.new_zeros(96))
+        layer: Linear = BlockedLinear(blocked(weight), x.new_zeros(96))
         exact = weight.double()
     else:
         x = x.bfloat16()
@@ -233,7 +224,8 @@ def _try(kernel: torch.dtype | str) -> bool:
             layer, exact = Int8Linear(rows.values, no_bias, rows.scales, _FEW_ROWS), rows.dense(torch.float64)
         else:
             groups = quantize_int4(weight, 32)
-            layer, exact = Int4Linear(*_pack_int4(*groups, no_bias), 32), groups.dense(torch.float64)
+            values, scales = blocks_of(groups)
+            layer, exact = Int4Linear(values, no_bias, scales, 32), groups.dense(torch.float64)
     for rows_of_x in (x, x[:1]):
         wanted = rows_of_x.double() @ exact.T
         if not torch.allclose(

@@ -45,6 +45,12 @@ def attribution_index() -> Path:
     return models_dir().parent / "attribution" / "index"
 
 
+def trials_dir() -> Path:
+    """Marks of what is being tried on a device; empty but for a while, and after a trial that did not end."""
+    base = home()
+    return base / "trials" if base else Path(platformdirs.user_cache_dir("starfill", appauthor=False)) / "trials"
+
+
 def log_dir() -> Path:
     """Logs; none holds user text."""
     base = home()

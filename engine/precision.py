@@ -10,6 +10,7 @@ from torch import Tensor
 from engine import packed
 from engine.cpu_ops import CpuOps
 from engine.errors import DeviceError
+from engine.filling import FilledInt8
 from engine.gpt_bigcode import ModelShape
 from engine.ops import Linear, Ops, TorchOps
 from engine.quantization import GROUPS, Int8Rows, quantize_int8
@@ -49,11 +50,6 @@ class Precision:
             return TorchOps()
         return CpuOps(least_rows=_LEAST_ROWS if self.name in DENSE else 1)
 
-    @property
-    def keeps_no_weight(self) -> bool:
-        """Whether `linear` makes another form of every weight: it may then be given pages of a file."""
-        return self.device.type != "cpu" or self.name in QUANTISED or packed.works(self.dtype)
-
     def linear(self, name: str, weight: Tensor, bias: Tensor) -> Linear:
         """A dense layer's weight [out, in] and bias [out], as read, in the form that it is computed in.
 
@@ -78,6 +74,10 @@ class Precision:
     def table(self, weight: Tensor) -> Tensor | Int8Rows:
         """An embedding [V, d] that is looked up by row; int8 where the layers are int8 or int4."""
         return quantize_int8(weight) if self.name in QUANTISED else weight.to(self.device, self.dtype)
+
+    def table_filling(self, outputs: int, inputs: int) -> FilledInt8 | None:
+        """What makes a `table` of rows as they come, where that is not simply their memory."""
+        return FilledInt8(outputs, inputs) if self.device.type == "cpu" and self.name in QUANTISED else None
 
     def vocabulary(self, table: Tensor | Int8Rows) -> Tensor | Linear:
         """The head's matrix: `table`, or something that multiplies by it fast."""

@@ -68,6 +68,6 @@ def quantize_int4(weight: Tensor, group: int) -> Int4Groups:
     low, high = grouped.amin(dim=2), grouped.amax(dim=2)
     scales = ((high - low) / 15).clamp_min(_TINY).bfloat16()
     offsets = (low + 8 * scales.float()).bfloat16()
-    levels = (grouped - offsets.float()[:, :, None]) / scales.float()[:, :, None]
-    values = (levels.round_() + 8).clamp_(0, 15).to(torch.uint8)
+    levels = (grouped - offsets.float()[:, :, None]).div_(scales.float()[:, :, None])
+    values = levels.round_().add_(8).clamp_(0, 15).to(torch.uint8)
     return Int4Groups(values.view(rows, columns), scales, offsets)

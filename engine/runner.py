@@ -2,81 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import accumulate
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from engine.errors import DeviceError, DeviceMemoryExhausted
+from engine.forward import Model, Sizes
 from engine.ops import Head
 from engine.sampler import Draw, sample
 from engine.sizes import human_size
-from engine.step import Sample, Span, Step
+from engine.step import Copy, Sample, Step
 
 MAX_SLOTS = 32
-
-
-class Sizes(Protocol):
-    """What a runner needs to know of a model's shape."""
-
-    @property
-    def vocab_size(self) -> int:
-        """Ids that the model gives logits for."""
-        ...
-
-    def kv_bytes(self, window: int, dtype: torch.dtype) -> int:
-        """Bytes of one KV slot of `window` positions."""
-        ...
-
-
-class Operations(Protocol):
-    """What a runner needs to know of a model's operations."""
-
-    @property
-    def free_rows(self) -> int:
-        """See `ops.Ops`."""
-        ...
-
-
-class Model(Protocol):
-    """A model on a device, of whichever backend; see `GPTBigCode` for what each part does."""
-
-    @property
-    def shape(self) -> Sizes:
-        """Its sizes."""
-        ...
-
-    @property
-    def ops(self) -> Operations:
-        """What it is computed with."""
-        ...
-
-    @property
-    def device(self) -> torch.device:
-        """Where its weights are."""
-        ...
-
-    def new_kv(self, slots: int, window: int) -> Tensor:
-        """KV memory [slots, layers, 2, kv_heads, window, head_dim], zeroed."""
-        ...
-
-    def forward(
-        self,
-        ids: Tensor,
-        positions: Tensor,
-        spans: Sequence[Span],
-        kv: Tensor,
-        rows: Tensor,
-        allow: Tensor | None = None,
-        top: int = 0,
-        *,
-        logits: bool = False,
-    ) -> Head | None:
-        """Run T new tokens; predict from `rows`, if any."""
-        ...
 
 
 class TorchRunner:
@@ -101,18 +42,21 @@ class TorchRunner:
         """See `step.Runner`."""
         return self._model.ops.free_rows
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._model.device
+
+    @property
+    def kv(self) -> Tensor:
+        """KV memory [slots, layers, 2, kv_heads, window, head_dim]; another one after `keep_slots`."""
+        return self._kv
+
     @torch.inference_mode()
     def run(self, step: Step) -> list[Sample]:
         """See `step.Runner`."""
-        try:
+        with told_of_memory(self.device, len(step.ids)):
             return self._run(step)
-        except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            raise DeviceMemoryExhausted(
-                f"{self._model.device} has no memory for a pass over {len(step.ids)} tokens; "
-                "close what else uses it, or start the engine with a smaller --kv-memory"
-            ) from error
 
     def keep_slots(self, slots: Sequence[int]) -> None:
         """See `step.Runner`. By way of the host: the device has no room for two of them."""
@@ -124,8 +68,7 @@ class TorchRunner:
 
     def _run(self, step: Step) -> list[Sample]:
         device = self._model.device
-        for copy in step.copies:
-            self._kv[copy.target, :, :, :, : copy.length] = self._kv[copy.source, :, :, :, : copy.length]
+        make_copies(self._kv, step.copies)
         positions = [at for span in step.spans for at in range(span.start, span.start + span.length)]
         ends = list(accumulate(span.length for span in step.spans))
         wanted = [
@@ -181,6 +124,26 @@ class TorchRunner:
         for row, allowed in zip(mask, wanted, strict=True):
             row[slice(None) if allowed is None else list(allowed)] = True
         return mask.to(self._model.device)
+
+
+def make_copies(kv: Tensor, copies: Sequence[Copy]) -> None:
+    """Copy the beginnings of KV slots, one after the other."""
+    for copy in copies:
+        kv[copy.target, :, :, :, : copy.length] = kv[copy.source, :, :, :, : copy.length]
+
+
+@contextmanager
+def told_of_memory(device: torch.device, tokens: int) -> Iterator[None]:
+    """Turn what says that there is no memory for a pass into DeviceMemoryExhausted; other errors stay what they are."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise DeviceMemoryExhausted(
+            f"{device} has no memory for a pass over {tokens} tokens; "
+            "close what else uses it, or start the engine with a smaller --kv-memory"
+        ) from error
 
 
 def _answers(head: Head) -> list[Sample]:

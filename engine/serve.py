@@ -62,6 +62,8 @@ class Loaded:
     backend: str = "native"
     note: str = ""
     following: Following = field(default_factory=Following)
+    idle: Callable[[], bool] | None = None
+    """What to do while nobody waits; see `Worker`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +191,7 @@ class _Engine:
                 time.perf_counter,
                 on_death=died,
                 check_each_step=self._manner.check_each_step,
+                idle=loaded.idle,
             )
         except StarfillError as error:
             self._fail(str(error))

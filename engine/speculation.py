@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Sequence
-
-from cachetools import LRUCache
+from typing import TYPE_CHECKING
 
 from engine.generation import Generation
+
+if TYPE_CHECKING:
+    from cachetools import LRUCache
 
 _BYTES = 4
 """Of one id, so that an id is found by searching bytes: C speed, and no index to build."""
@@ -67,6 +69,8 @@ class Guesswork:
     """The guesses for a scheduler's passes. `guessed` and `right` count tokens."""
 
     def __init__(self, free_rows: int, window: int, documents: int = 256) -> None:
+        from cachetools import LRUCache  # measuring `Lookup` alone needs no library
+
         self.guessed = self.right = 0
         self._free_rows = free_rows
         self._window = window

@@ -9,8 +9,8 @@ from typing import Any
 from engine import registry
 from engine.client import EngineClient
 from engine.errors import EngineUnavailable
-from engine.launcher import describe
 from engine.registry import EngineRecord
+from engine.standing import describe
 
 _REFRESH_SECONDS = 0.5
 

@@ -56,7 +56,8 @@ class Worker:
     """Owns the scheduler and the runner: nobody else touches them once it has started.
 
     `busy_since` is the clock's value when the running forward pass began, None between passes. With `check_each_step`
-    the books are checked after every pass, not only when there is nothing to do.
+    the books are checked after every pass, not only when there is nothing to do. `idle` is called then, again and again
+    while it says that there is more to prepare and nobody comes.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Worker:
         on_death: Callable[[], None],
         *,
         check_each_step: bool = False,
+        idle: Callable[[], bool] | None = None,
     ) -> None:
         self.counters = Counters()
         self.busy_since: float | None = None
@@ -75,6 +77,7 @@ class Worker:
         self._clock = clock
         self._on_death = on_death
         self._check_each_step = check_each_step
+        self._idle = idle
         self._inbox = _Inbox()
         self._wake = threading.Condition()
         self._readers: dict[int, _Reader] = {}
@@ -156,8 +159,24 @@ class Worker:
                 self._run(step)
                 continue
             self._scheduler.check_integrity()
+            if self._prepare():
+                continue
             with self._wake:
                 self._wake.wait_for(lambda: bool(self._inbox))
+
+    def _prepare(self) -> bool:
+        """Something useful while nobody waits; watched like a pass. -> whether there may be more."""
+        if self._idle is None:
+            return False
+        self.busy_since = self._clock()
+        try:
+            return self._idle()
+        except Exception:
+            log.exception("preparing for passes to come failed; nothing more is prepared")
+            self._idle = None
+            return False
+        finally:
+            self.busy_since = None
 
     def _take_in(self, inbox: _Inbox) -> None:
         for generation, _ in inbox.submitted:

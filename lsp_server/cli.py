@@ -73,10 +73,7 @@ def complete(
 
                 typer.echo(f"starfill: {sentence([Origin(**found) for found in origins])}", err=True)
         else:
-            from lsp_server.reasons import Reason
-
-            detail = f" {result['detail']}" if result["detail"] else ""
-            typer.echo(f"starfill: nothing to show. {Reason(result['reason']).text}{detail}", err=True)
+            _say_nothing_to_show(result["reason"], result["detail"])
 
 
 @app.command()
@@ -97,9 +94,16 @@ def generate(
 
     with reported():
         source = sys.stdin.read() if text == "-" else text
-        _run(stream_text(source, _flags(engine, model, token_file), raw=raw, max_tokens=max_tokens, show=show))
+        flags = _flags(engine, model, token_file)
+        said = _run(stream_text(source, flags, raw=raw, max_tokens=max_tokens, show=show))
         if sys.stdout.isatty():
             typer.echo()
+        if not said.items:
+            _say_nothing_to_show(said.reason, said.detail)
+        elif said.items[0].origins:
+            from lsp_server.attribution.origin import sentence
+
+            typer.echo(f"starfill: {sentence(said.items[0].origins)}", err=True)
 
 
 @app.command("eval")
@@ -176,6 +180,13 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
 def _flags(engine: str | None, model: str | None, token_file: Path | None) -> dict[str, Any]:
     return {"engine": engine, "model": model, "token_file": str(token_file) if token_file else None}
+
+
+def _say_nothing_to_show(reason: str | None, detail: str | None) -> None:
+    from lsp_server.reasons import Reason
+
+    said = ["starfill: nothing to show.", Reason(reason).text if reason else "", detail or ""]
+    typer.echo(" ".join(filter(None, said)), err=True)
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

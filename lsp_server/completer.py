@@ -1,4 +1,5 @@
-"""Carries out what `life.Life` decides: tasks for streams, timers for alarms, one outcome for each call. Use from one loop.
+"""Carries out what `life.Life` decides: an outcome for each call, timers for its alarms, calls of the engine. Use from one
+loop.
 
 Knows no protocol and no buffer: it is given a window and gives back an outcome, exactly one for each request.
 """
@@ -7,96 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, assert_never
 
-from engine.client import Chunk
+from lsp_server.engine_calls import EngineCalls
 from lsp_server.reasons import Reason
 from lsp_server.reuse import ReuseStore
+from lsp_server.state import effects, events
+from lsp_server.state.ask import NOWHERE, Ask, RequestId, Surroundings
 from lsp_server.state.debounce import Debounce
-from lsp_server.state.events import (
-    NOWHERE,
-    Alarm,
-    Answer,
-    Arrived,
-    Ask,
-    Asked,
-    Call,
-    Cancelled,
-    Close,
-    Closed,
-    Edited,
-    Effect,
-    Event,
-    Fail,
-    Item,
-    Open,
-    Outcome,
-    Over,
-    Pasted,
-    Prepare,
-    Ready,
-    Release,
-    Replied,
-    RequestId,
-    Show,
-    StreamId,
-    Surroundings,
-    Typed,
-    Wake,
-)
+from lsp_server.state.effects import Effect
+from lsp_server.state.events import Event
 from lsp_server.state.life import Life
-from lsp_server.state.stages import Policy
+from lsp_server.state.outcome import Outcome
+from lsp_server.state.policy import PLAIN, Policy
+from lsp_server.tasks import Tasks
 from lsp_server.window import Window
 from lsp_server.wire import Wire
 
 if TYPE_CHECKING:
-    from engine.api import CompletionRequest
-
-__all__ = ["Completer", "Engine", "Item", "Outcome", "Policy", "Progress"]
+    from lsp_server.engines import Engine, Progress
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[str], None]
 Later = Callable[[float, Callable[[], None]], object]
-
-_TaskName = tuple[int, str, int]
-"""Whose task it is, what for, and the request's or stream's number."""
-
-PLAIN = Policy(debounce=False, speculate=False)
-"""For one request on its own."""
-
-
-class Engine(Protocol):
-    """What the completer needs of an engine."""
-
-    @property
-    def primes(self) -> bool:
-        """Whether it can be asked for a prompt's keys and values alone, with `max_tokens: 0`."""
-        ...
-
-    @property
-    def window(self) -> int | None:
-        """Tokens of its model's window; None while that is not known, and for engines that are not ours."""
-        ...
-
-    async def ready(self, *, invoked: bool, progress: Progress | None) -> None:
-        """Return when it can complete; raises EngineLoading or EngineUnavailable."""
-        ...
-
-    def complete(self, request: CompletionRequest | bytes) -> AbstractAsyncContextManager[AsyncIterator[Chunk]]:
-        """Stream a completion for a request, serialised or not; leaving the block stops the model."""
-        ...
-
-    def not_shown(self, answer: str, reason: str) -> None:
-        """Let it know why nothing was shown of what it said; returns at once."""
-        ...
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        ...
 
 
 @dataclass(slots=True)
@@ -123,18 +60,22 @@ class Completer:
         later: Later | None = None,
     ) -> None:
         """`later(seconds, callback)` is how it waits; the running loop's timer if left out."""
-        self._engine = engine
         self._clock = clock
         self._progress = progress
         self._later = later
-        self._store = ReuseStore()
-        self._life = Life(policy, self._store, Debounce())
-        self._lives = 0  # how many there were before this one
         self._wire = Wire(max_tokens)
+        self._tasks = Tasks()
         self._callers: dict[RequestId, _Caller] = {}
-        self._tasks: dict[_TaskName, asyncio.Task[None]] = {}
         self._last = 0
         self._closed = False
+        self._begin(ReuseStore(), policy, engine)
+
+    def _begin(self, store: ReuseStore, policy: Policy, engine: Engine) -> None:
+        """A life in which nothing has happened yet."""
+        self._store = store
+        self._life = Life(policy, store, Debounce())
+        feed = partial(self._feed_from, self._life)
+        self._calls = EngineCalls(engine, self._wire, self._tasks, feed, self._progress)
 
     def configure(self, *, max_tokens: int, policy: Policy, scope: str) -> None:
         """Settings changed. `scope` names all that a completion depends on; what was said under another is not reused."""
@@ -150,8 +91,10 @@ class Completer:
 
     def use(self, engine: Engine) -> None:
         """Ask another engine from now on."""
-        self._engine = engine
+        self._calls.engine = engine
         self._life.lost()
+
+    # -- what happens ------------------------------------------------------------------------------------------------
 
     async def complete(
         self,
@@ -172,36 +115,100 @@ class Completer:
         self._last += 1
         number = self._last
         caller = self._callers[number] = _Caller(on_text)
-        self._feed(Asked(number, Ask(document, window, invoked, candidates, patience, surroundings)))
+        self._feed(events.Asked(number, Ask(document, window, invoked, candidates, patience, surroundings)))
         try:
             await caller.answered.wait()
         except asyncio.CancelledError:
-            self._feed(Cancelled(number))
+            self._feed(events.Cancelled(number))
             raise
         finally:
             del self._callers[number]
             # The reply is written when this call's task ends: in the next turn of the loop, as this event comes. What
             # follows from the event needs one more turn.
-            asyncio.get_running_loop().call_soon(self._feed, Replied(number))
+            asyncio.get_running_loop().call_soon(self._feed, events.Replied(number))
         if caller.error is not None:
             raise caller.error
         assert caller.outcome is not None  # noqa: S101
         return caller.outcome if caller.waited is None else replace(caller.outcome, waited=caller.waited)
 
-    def edited(self, document: str, typed: tuple[Typed, ...] | None = None) -> None:
+    def edited(self, document: str, typed: tuple[events.Typed, ...] | None = None) -> None:
         """The text changed: a completion for the older one must not be shown. Streams go on that agree with `typed`, the
         edits in their order if all were just where the author writes.
         """
-        self._feed(Edited(document, typed))
+        self._feed(events.Edited(document, typed))
 
     def pasted(self, document: str, window: Window) -> None:
         """Much was put in at once where the author writes; `window` is what stands around its end."""
-        self._feed(Pasted(document, window))
+        self._feed(events.Pasted(document, window))
 
     def forget(self, document: str) -> None:
         """The document was closed."""
-        self._feed(Closed(document))
+        self._feed(events.Closed(document))
         self._wire.forget(document)
+
+    def _feed(self, event: Event) -> None:
+        """Never raises: somebody waits for what it leads to."""
+        if self._closed:
+            return
+        try:
+            for effect in self._life.handle(event, self._clock()):
+                self._carry_out(effect)
+        except Exception as error:  # noqa: BLE001 (whatever it is, all that wait get their reply)
+            self._start_over(error)
+
+    def _feed_from(self, life: Life, event: Event) -> None:
+        """What has come of something that a life began: nothing, if another has taken its place."""
+        if life is not self._life:
+            return
+        if isinstance(event, events.Ready | events.Over) and life.policy.prime != self._calls.engine.primes:
+            life.policy = replace(life.policy, prime=self._calls.engine.primes)  # it has shown what it can do
+        self._feed(event)
+
+    # -- what is done about it ---------------------------------------------------------------------------------------
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case effects.Answer(request, outcome):
+                if (caller := self._callers.get(request)) is not None:
+                    caller.outcome = outcome
+                    caller.answered.set()
+                if outcome.reason is not None and outcome.answer is not None:
+                    self._calls.engine.not_shown(outcome.answer, outcome.reason)
+            case effects.Fail(request, error):
+                if (caller := self._callers.get(request)) is not None:
+                    caller.error = error
+                    caller.answered.set()
+            case effects.Show(request, text, waited):
+                if (caller := self._callers.get(request)) is not None and caller.on_text is not None:
+                    caller.waited = waited if caller.waited is None else caller.waited
+                    caller.on_text(text)
+            case effects.Prepare(request, invoked):
+                self._calls.prepare(request, invoked=invoked)
+            case effects.Release(request):
+                self._calls.release(request)
+            case effects.Open(stream, call):
+                self._calls.open(stream, call)
+            case effects.Close(stream):
+                self._calls.close(stream)
+            case effects.Wake(at, alarm):
+                later = self._later or asyncio.get_running_loop().call_later
+                later(max(0.0, at - self._clock()), partial(self._feed_from, self._life, alarm))
+            case _:
+                assert_never(effect)
+
+    def _start_over(self, error: Exception) -> None:
+        """Our own failure: nothing that is known of requests and streams can be trusted any more. Answer all, forget all."""
+        log.error("a completion failed: %s", type(error).__name__)
+        self._calls.stop()
+        counts = self._life.counts
+        self._begin(ReuseStore(self._store.scope), self._life.policy, self._calls.engine)
+        self._life.counts = counts
+        for caller in self._callers.values():
+            if not caller.answered.is_set():
+                caller.outcome = Outcome(reason=Reason.FAILED)
+                caller.answered.set()
+
+    # -- how it stands -----------------------------------------------------------------------------------------------
 
     def shown_at(self, document: str, window: Window) -> bool:
         """Whether the last completion was shown at this very place, so that asking again asks for others."""
@@ -231,110 +238,7 @@ class Completer:
     async def aclose(self) -> None:
         """Stop all that is under way, and answer it."""
         self._closed = True
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.aclose()
         for caller in self._callers.values():  # a reply for each, also at the end
             caller.outcome = caller.outcome or Outcome(reason=Reason.CANCELLED)
             caller.answered.set()
-
-    def _feed(self, event: Event, born: int | None = None) -> None:
-        """`born`: for which life the event is, if not for any. Never raises: somebody waits for what it leads to."""
-        if self._closed or (born is not None and born != self._lives):
-            return
-        try:
-            for effect in self._life.handle(event, self._clock()):
-                self._carry_out(effect)
-        except Exception as error:  # noqa: BLE001 (whatever it is, all that wait get their reply)
-            self._start_over(error)
-
-    def _start_over(self, error: Exception) -> None:
-        """Our own failure: nothing that is known of requests and streams can be trusted any more. Answer all, forget all."""
-        log.error("a completion failed: %s", type(error).__name__)
-        self._lives += 1
-        former, self._store = self._life, ReuseStore(self._store.scope)
-        self._life = Life(former.policy, self._store, Debounce())
-        self._life.counts = former.counts
-        for name in list(self._tasks):
-            self._stop(name)
-        for caller in self._callers.values():
-            if not caller.answered.is_set():
-                caller.outcome = Outcome(reason=Reason.FAILED)
-                caller.answered.set()
-
-    def _carry_out(self, effect: Effect) -> None:
-        match effect:
-            case Answer(request, outcome):
-                if (caller := self._callers.get(request)) is not None:
-                    caller.outcome = outcome
-                    caller.answered.set()
-                if outcome.reason is not None and outcome.answer is not None:
-                    self._engine.not_shown(outcome.answer, outcome.reason)
-            case Fail(request, error):
-                if (caller := self._callers.get(request)) is not None:
-                    caller.error = error
-                    caller.answered.set()
-            case Show(request, text, waited):
-                if (caller := self._callers.get(request)) is not None and caller.on_text is not None:
-                    caller.waited = waited if caller.waited is None else caller.waited
-                    caller.on_text(text)
-            case Prepare(request, invoked):
-                self._start((self._lives, "prepare", request), self._prepare(request, invoked, self._lives))
-            case Release(request):
-                self._stop((self._lives, "prepare", request))
-            case Open(stream, call):
-                born = self._lives
-                task = self._start((born, "stream", stream), self._stream(stream, call, born))
-                task.add_done_callback(lambda done: self._over(stream, done, born))
-            case Close(stream):
-                self._stop((self._lives, "stream", stream))
-            case Wake(at, alarm):
-                self._wake(max(0.0, at - self._clock()), alarm)
-
-    def _wake(self, delay: float, alarm: Alarm) -> None:
-        later = self._later or asyncio.get_running_loop().call_later
-        born = self._lives
-        later(delay, lambda: self._feed(alarm, born))
-
-    async def _prepare(self, request: RequestId, invoked: bool, born: int) -> None:
-        error: Exception | None = None
-        try:
-            await self._engine.ready(invoked=invoked, progress=self._progress)
-        except Exception as failure:  # noqa: BLE001 (whatever it is, the request that waits for it gets to know)
-            error = failure
-        self._recognise()
-        self._feed(Ready(request, error), born)
-
-    async def _stream(self, stream: StreamId, call: Call, born: int) -> None:
-        async with self._engine.complete(self._wire.encode(call)) as chunks:
-            async for chunk in chunks:
-                self._feed(Arrived(stream, chunk), born)
-            self._tasks.pop((born, "stream", stream), None)  # it closes its connection by itself now
-
-    def _over(self, stream: StreamId, task: asyncio.Task[None], born: int) -> None:
-        error = None if task.cancelled() else task.exception()
-        self._recognise()
-        self._feed(Over(stream, error if isinstance(error, Exception) else None), born)
-
-    def _recognise(self) -> None:
-        """Go by what the engine has shown that it can do."""
-        if self._life.policy.prime != self._engine.primes:
-            self._life.policy = replace(self._life.policy, prime=self._engine.primes)
-
-    def _start(self, name: _TaskName, work: Any) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.create_task(work)
-        self._tasks[name] = task
-        task.add_done_callback(lambda _: self._tasks.pop(name, None))
-        return task
-
-    def _stop(self, name: _TaskName) -> None:
-        if (task := self._tasks.get(name)) is None:
-            return
-        by_itself = task is asyncio.current_task()
-        if by_itself:
-            task.cancel()
-        else:
-            # It may wait for its connection. The HTTP library sets the future that it waits with as soon as there is
-            # something to read, cancelled or not, and fails in the latter case; a turn of the loop does that before timers.
-            asyncio.get_running_loop().call_later(0, task.cancel)

@@ -1,24 +1,58 @@
-"""Which engine the settings name: the one that this user's servers share, or one at a given address."""
+"""An engine as this server sees it, and which the settings name: the one that this user's servers share, or one at a given
+address.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.client import Chunk, EngineClient, window_of
 from engine.errors import EngineRefused, EngineUnavailable, Overloaded, RequestError, StarfillError
 from engine.launcher import EngineOptions, SharedEngine
 from engine.models import locate
-from lsp_server.completer import Engine
 from lsp_server.settings import Settings, read_token
 
 if TYPE_CHECKING:
     from engine.api import CompletionRequest
 
 _REMEDIES = {401: "; see --token-file", 403: "; see --token-file", 404: "; see --model"}
+
+Progress = Callable[[str], None]
+"""Hears of the stages in which an engine starts."""
+
+
+class Engine(Protocol):
+    """What this server needs of an engine."""
+
+    @property
+    def primes(self) -> bool:
+        """Whether it can be asked for a prompt's keys and values alone, with `max_tokens: 0`."""
+        ...
+
+    @property
+    def window(self) -> int | None:
+        """Tokens of its model's window; None while that is not known, and for engines that are not ours."""
+        ...
+
+    async def ready(self, *, invoked: bool, progress: Progress | None) -> None:
+        """Return when it can complete; raises EngineLoading or EngineUnavailable."""
+        ...
+
+    def complete(self, request: CompletionRequest | bytes) -> AbstractAsyncContextManager[AsyncIterator[Chunk]]:
+        """Stream a completion for a request, serialised or not; leaving the block stops the model."""
+        ...
+
+    def not_shown(self, answer: str, reason: str) -> None:
+        """Let it know why nothing was shown of what it said; returns at once."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        ...
 
 
 class RemoteEngine:
@@ -32,12 +66,12 @@ class RemoteEngine:
         self._client = EngineClient(endpoint, token)
         self._asking: asyncio.Task[None] | None = None
 
-    async def ready(self, *, invoked: bool, progress: Callable[[str], None] | None = None) -> None:
+    async def ready(self, *, invoked: bool, progress: Progress | None = None) -> None:
         """A remote engine is taken at its word: the request itself tells."""
 
     @asynccontextmanager
     async def complete(self, request: CompletionRequest | bytes) -> AsyncIterator[AsyncIterator[Chunk]]:
-        """See `completer.Engine`."""
+        """See `Engine`."""
         try:
             async with self._client.complete(request) as chunks:
                 yield chunks if self.primes else self._recognised(chunks)

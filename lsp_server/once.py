@@ -22,7 +22,8 @@ from lsp_server.privacy.admission import Admission
 from lsp_server.privacy.uris import local_path
 from lsp_server.rules.languages import by_path
 from lsp_server.settings import Settings, load_settings
-from lsp_server.state.events import Item, Outcome, Surroundings
+from lsp_server.state.ask import Surroundings
+from lsp_server.state.outcome import Item, Outcome
 from lsp_server.window import window_at
 
 FILL_HERE = "<FILL_HERE>"
@@ -46,8 +47,7 @@ async def complete_file(file: Path, at: str, flags: Mapping[str, Any], candidate
 async def _complete(settings: Settings, uri: str, buffer: Buffer, cursor: Position, candidates: int) -> Outcome:
     engine = connect(settings, trust_folder=True)
     completer = Completer(engine, settings.max_tokens, time.perf_counter)
-    attributor = Attributor(paths.attribution_index(), logging.getLogger(__name__).warning)
-    attributor.configure(settings)
+    attributor = _attributor(settings)
     window = window_at(buffer, cursor)
     try:
         outcome = await completer.complete(
@@ -65,22 +65,39 @@ async def _complete(settings: Settings, uri: str, buffer: Buffer, cursor: Positi
 
 async def stream_text(
     text: str, flags: Mapping[str, Any], *, raw: bool, max_tokens: int, show: Callable[[str], None]
-) -> None:
-    """Continue `text`, or with `raw` fill its `<FILL_HERE>` in."""
+) -> Outcome:
+    """Continue `text`, or with `raw` fill its `<FILL_HERE>` in -> what was said, and where that stands verbatim.
+
+    `show` gets every piece when it comes; the whole at the end if what stands elsewhere is to be withheld.
+    """
     settings = load_settings(flags)
     prompt, hole, suffix = text.partition(FILL_HERE) if raw else (text, "", "")
     fields: dict[str, Any] = {"suffix": suffix} if hole else {}
     request = CompletionRequest(
         prompt=prompt, max_tokens=max_tokens, temperature=0, starfill=Extension(raw=raw), **fields
     )
-    engine = connect(settings, trust_folder=True)
+    engine, attributor = connect(settings, trust_folder=True), _attributor(settings)
+    said = []
     try:
         await engine.ready(invoked=True, progress=None)
         async with engine.complete(request) as chunks:
             async for chunk in chunks:
-                show(chunk.text)
+                said.append(chunk.text)
+                if not attributor.withholds:
+                    show(chunk.text)
     finally:
         await engine.aclose()
+    outcome = attributor.mark(Outcome(items=(Item("".join(said), None),)), prompt, "")
+    if attributor.withholds:
+        for item in outcome.items:
+            show(item.text)
+    return outcome
+
+
+def _attributor(settings: Settings) -> Attributor:
+    attributor = Attributor(paths.attribution_index(), logging.getLogger(__name__).warning)
+    attributor.configure(settings)
+    return attributor
 
 
 def _open(file: Path, at: str) -> tuple[Buffer, Position]:

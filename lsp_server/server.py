@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -22,10 +21,11 @@ from lsp_server.latency import Latency
 from lsp_server.protocol import DocumentEvents, StarfillProtocol
 from lsp_server.settings import LiveSettings
 from lsp_server.structuring import quick_converter
+from lsp_server.tasks import Tasks
 
 if TYPE_CHECKING:
     from lsp_server.buffer import Encoding
-    from lsp_server.completer import Engine
+    from lsp_server.engines import Engine
     from lsp_server.session import Session
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class StarfillServer(LanguageServer):
         self._client: dict[str, Any] = {}
         self._folders: list[str] = []
         self._opened: Session | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._register()
 
     @property
@@ -80,7 +80,7 @@ class StarfillServer(LanguageServer):
         @self.feature(types.INITIALIZED)
         def initialized(_: types.InitializedParams) -> None:
             self._session.start()
-            self._start(self._pull_settings())
+            self._tasks.start(self._pull_settings())
 
         @self.feature(types.SHUTDOWN)
         def shutdown(_: None) -> None:
@@ -100,7 +100,7 @@ class StarfillServer(LanguageServer):
 
         @self.feature(types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS)
         def did_change_folders(_: types.DidChangeWorkspaceFoldersParams) -> None:
-            self._session.desk.settle(list(self.workspace.folders))
+            self._session.in_force.settle(list(self.workspace.folders))
 
         @self.feature(messages.DID_SHOW)
         def did_show(params: Any) -> None:
@@ -134,38 +134,6 @@ class StarfillServer(LanguageServer):
         def reset_statistics() -> None:
             self._session.commands.reset_statistics()
 
-    def _offer_actions(self) -> None:
-        @self.feature(types.TEXT_DOCUMENT_CODE_ACTION, types.CodeActionOptions(code_action_kinds=list(KINDS)))
-        async def code_action(params: types.CodeActionParams) -> list[types.CodeAction | types.Command]:
-            return await self._session.actions.offered(params)
-
-    async def _perform(self, arguments: tuple[Any, ...], task: Task | None) -> dict[str, Any]:
-        wanted = Wanted.read(arguments[0] if arguments else None, task)
-        if wanted is None:
-            raise JsonRpcInvalidParams
-        token = self.protocol.ledger.params(self.protocol.msg_id).get("workDoneToken")
-        named = isinstance(token, int | str) and not isinstance(token, bool)
-        return await self._session.actions.perform(wanted, token if named else None)
-
-    def _offer_completion(self) -> None:
-        @self.feature(types.TEXT_DOCUMENT_COMPLETION, types.CompletionOptions(resolve_provider=False))
-        async def completion(params: types.CompletionParams) -> types.CompletionList:
-            return await self._session.completion(params, self.latency.begin(self.protocol.msg_id))
-
-    def report_server_error(self, error: Exception, source: Any) -> None:
-        """Log the kind alone: pygls would show the message, which may hold user text, to the user."""
-        log.error("a handler failed: %s", type(error).__name__)
-
-    async def aclose(self) -> None:
-        """Stop what is running and let go of the engine."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._opened is not None:
-            await self._opened.aclose()
-            if not self.protocol.ledger.shut_down:
-                log.info("%s", self.latency.line())
-
     def _initialize(self, params: types.InitializeParams) -> None:
         self._client = self.protocol.ledger.params(self.protocol.msg_id)
         self._settings.initialize(self._client.get("initializationOptions"))
@@ -185,15 +153,45 @@ class StarfillServer(LanguageServer):
             found = found.get(key) if isinstance(found, dict) else None
         return found
 
+    def _offer_completion(self) -> None:
+        @self.feature(types.TEXT_DOCUMENT_COMPLETION, types.CompletionOptions(resolve_provider=False))
+        async def completion(params: types.CompletionParams) -> types.CompletionList:
+            return await self._session.completion(params, self.latency.begin(self.protocol.msg_id))
+
+    def _offer_actions(self) -> None:
+        @self.feature(types.TEXT_DOCUMENT_CODE_ACTION, types.CodeActionOptions(code_action_kinds=list(KINDS)))
+        async def code_action(params: types.CodeActionParams) -> list[types.CodeAction | types.Command]:
+            return await self._session.actions.offered(params)
+
+    async def _perform(self, arguments: tuple[Any, ...], task: Task | None) -> dict[str, Any]:
+        wanted = Wanted.read(arguments[0] if arguments else None, task)
+        if wanted is None:
+            raise JsonRpcInvalidParams
+        token = self.protocol.ledger.params(self.protocol.msg_id).get("workDoneToken")
+        named = isinstance(token, int | str) and not isinstance(token, bool)
+        return await self._session.actions.perform(wanted, token if named else None)
+
+    def report_server_error(self, error: Exception, source: Any) -> None:
+        """Log the kind alone: pygls would show the message, which may hold user text, to the user."""
+        log.error("a handler failed: %s", type(error).__name__)
+
+    async def aclose(self) -> None:
+        """Stop what is running and let go of the engine."""
+        await self._tasks.aclose()
+        if self._opened is not None:
+            await self._opened.aclose()
+            if not self.protocol.ledger.shut_down:
+                log.info("%s", self.latency.line())
+
     # -- settings ----------------------------------------------------------------------------------------------------
 
     def _configuration(self, settings: Any) -> None:
         """The editor's settings changed: they are in the notification, or are to be asked for."""
         if self._settings.configure(settings):
-            self._session.desk.settle()
+            self._session.in_force.settle()
         elif not settings:
-            self._start(self._pull_settings())
-        self._session.desk.tell_notices()
+            self._tasks.start(self._pull_settings())
+        self._session.in_force.tell_notices()
 
     async def _pull_settings(self) -> None:
         if not self._capability("workspace", "configuration"):
@@ -202,8 +200,8 @@ class StarfillServer(LanguageServer):
         with suppress(JsonRpcException):
             found = await self.workspace_configuration_async(types.ConfigurationParams([item]))
             if self._settings.configure_section(found[0] if found else None):
-                self._session.desk.settle()
-            self._session.desk.tell_notices()
+                self._session.in_force.settle()
+            self._session.in_force.tell_notices()
 
     # -- the way to the editor ---------------------------------------------------------------------------------------
 
@@ -241,8 +239,3 @@ class StarfillServer(LanguageServer):
     def _shows_work(self) -> bool:
         window = self.client_capabilities.window
         return window is not None and bool(window.work_done_progress)
-
-    def _start(self, work: Any) -> None:
-        task: asyncio.Task[None] = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

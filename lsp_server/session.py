@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -15,13 +14,14 @@ from engine.errors import EngineLoading, EngineUnavailable, StarfillError
 from lsp_server.actions.desk import ActionDesk, Editor
 from lsp_server.attribution.attributor import Attributor
 from lsp_server.buffer import Encoding
-from lsp_server.completer import Completer, Engine
-from lsp_server.engines import connect
+from lsp_server.completer import Completer
+from lsp_server.engines import Engine, connect
 from lsp_server.features.acceptance import Acceptance
 from lsp_server.features.commands import Commands
 from lsp_server.features.confidence import Confidence
 from lsp_server.features.desk import Desk, Offered
 from lsp_server.features.documents import Documents
+from lsp_server.features.in_force import InForce
 from lsp_server.features.inline import Partial, inline_items, selected_entry
 from lsp_server.features.menu import MenuClient, menu_items
 from lsp_server.features.neighbours import Neighbours
@@ -31,7 +31,8 @@ from lsp_server.latency import Trip
 from lsp_server.privacy.admission import Admission
 from lsp_server.reasons import Reason
 from lsp_server.settings import LiveSettings
-from lsp_server.state.events import Outcome
+from lsp_server.state.outcome import Outcome
+from lsp_server.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -75,27 +76,37 @@ class Session:
         self._confidence = Confidence(kept / "confidence.json", time.monotonic)
         self._acceptance = Acceptance(kept / "acceptance.json", time.monotonic, self._confidence)
         self._menu = MenuClient.of(client)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         offers, admission = Offers(), Admission(time.monotonic)
         self.documents = Documents(self._completer, encoding)
         self.commands = Commands(offers, self._acceptance, self._confidence, self.status, self._facts)
         neighbours = Neighbours(self.documents, admission, time.monotonic)
         self.documents.closed = neighbours.forget
         attributor = Attributor(paths.attribution_index(), lambda text: self.status.tell(text, error=False))
+        self.in_force = InForce(
+            settings,
+            self._completer,
+            admission,
+            self.status,
+            self._acceptance,
+            self._confidence,
+            neighbours,
+            attributor,
+            self._change_engine,
+        )
+        self.in_force.settle(folders)
         self.desk = Desk(
             settings,
+            self.in_force,
             self._completer,
             admission,
             self.status,
             offers,
             self._acceptance,
-            self._confidence,
             neighbours,
             attributor,
             lambda: self._engine.window,
-            self._change_engine,
         )
-        self.desk.settle(folders)
         self.actions = ActionDesk(
             link,
             settings,
@@ -104,13 +115,13 @@ class Session:
             self.status,
             attributor,
             lambda: self._engine,
-            self.desk.refresh,
+            self.in_force.refresh,
             client,
         )
 
     def start(self) -> None:
         """Have the engine ready before the first key."""
-        self._start(self._warm_up())
+        self._tasks.start(self._warm_up())
 
     async def inline_completion(
         self, params: types.InlineCompletionParams, raw: Mapping[str, Any], trip: Trip
@@ -161,9 +172,7 @@ class Session:
 
     async def aclose(self) -> None:
         """Stop what is running and let go of the engine."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.aclose()
         await self.actions.aclose()
         await self._completer.aclose()
         self.flush()
@@ -192,8 +201,8 @@ class Session:
             return
         former, self._engine = self._engine, engine
         self._completer.use(engine)
-        self._start(former.aclose())
-        self._start(self._warm_up())
+        self._tasks.start(former.aclose())
+        self._tasks.start(self._warm_up())
 
     def _not_open(self) -> None:
         self.status.began()
@@ -201,11 +210,6 @@ class Session:
 
     def _facts(self) -> dict[str, Any]:
         return {"notice": getattr(self._engine, "notice", None), "counts": self._completer.counts()}
-
-    def _start(self, work: Any) -> None:
-        task: asyncio.Task[None] = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def _note(trip: Trip, offered: Offered) -> None:

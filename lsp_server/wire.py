@@ -9,7 +9,7 @@ import json
 import secrets
 from typing import Any
 
-from lsp_server.state.events import Call, Purpose
+from lsp_server.state.call import Call, Purpose
 from lsp_server.window import Window
 
 SAMPLING = {"temperature": 0.8, "top_p": 0.95, "seed": 1}

@@ -8,7 +8,7 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
-from triton_kernels.launch import Launch, kernel
+from triton_kernels.launch import Launch, kernel, turn
 from triton_kernels.operands import SpanLike, require
 from triton_kernels.spans import SpanTable
 
@@ -99,7 +99,9 @@ def _append(
     G: tl.constexpr,
     D: tl.constexpr,
     BLOCK: tl.constexpr,
+    DEPENDENT: tl.constexpr = False,
 ) -> None:
+    turn(DEPENDENT)
     row = tl.program_id(0)
     slot = tl.load(table + row)
     if slot < 0:

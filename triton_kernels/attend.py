@@ -8,7 +8,7 @@ keys and values once for all heads. Few rows over long keys are split along the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import triton
@@ -31,19 +31,25 @@ class Workspace:
 
     counters: Tensor
     partial: Tensor
+    outgrown: list[Tensor] = field(default_factory=list)
 
     @classmethod
     def on(cls, device: torch.device) -> Workspace:
-        """A new one; `partial` grows with the first steps, before any graph is captured."""
+        """A new one; `partial` grows with what is asked for."""
         return cls(
             torch.zeros(COUNTERS, dtype=torch.int32, device=device),
             torch.empty(0, dtype=torch.float32, device=device),
         )
 
     def reserve(self, floats: int) -> Tensor:
-        """`partial`, at least this large; its contents are arbitrary."""
+        """`partial`, at least this large; its contents are arbitrary.
+
+        What was outgrown stays: captured graphs go on using it. It doubles, so all of it is less than what is in use.
+        """
         if self.partial.numel() < floats:
-            self.partial = torch.empty(floats, dtype=torch.float32, device=self.partial.device)
+            self.outgrown.append(self.partial)
+            size = max(floats, 2 * self.partial.numel())
+            self.partial = torch.empty(size, dtype=torch.float32, device=self.partial.device)
         return self.partial
 
 

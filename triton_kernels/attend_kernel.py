@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from triton import language as tl
 
-from triton_kernels.launch import kernel
+from triton_kernels.launch import kernel, turn
 
 
 @kernel()
@@ -103,8 +103,10 @@ def attend_kernel(
     BM: tl.constexpr,
     BN: tl.constexpr,
     SPLIT: tl.constexpr,
+    DEPENDENT: tl.constexpr = False,
 ) -> None:
     """One program: BM rows (token * HEADS + head) of one span and group over one part of the keys."""
+    turn(DEPENDENT)
     span = tl.program_id(2) // G
     group = tl.program_id(2) % G
     count = tl.num_programs(2) // G

@@ -30,7 +30,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from triton_kernels.family import TARGETS, Case, cases
-from triton_kernels.launch import Launch
+from triton_kernels.launch import DEPENDENT_FROM, Launch
 
 TABLE = Path(__file__).with_name("compiled.json")
 SHARED_LIMIT = {80: 163, 86: 99, 89: 99, 90: 227, 120: 99}
@@ -41,7 +41,7 @@ LAUNCH_MICROSECONDS = 1.0
 """What a kernel costs inside a captured graph, beside its traffic. An estimate until it is measured."""
 PRODUCTS = ("attend_kernel", "skinny", "head_few")
 """Kernels that must use tensor cores."""
-NARROW = ("embed", "append")
+NARROW = ("embed", "append", "advance_kernel")
 """Kernels whose loads need not be 16 bytes wide."""
 
 _BIN = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -100,14 +100,19 @@ def compile_report(launch: Launch, capability: int) -> dict[str, int]:
     """Registers, stack, shared memory and what the machine code contains."""
     names = launch.kernel.arg_names
     types, constants, aligned = specialise(launch)
+    constants["DEPENDENT"] = capability >= DEPENDENT_FROM
     source = ASTSource(
         fn=launch.kernel,
         signature={name: "constexpr" if name in constants else types[name] for name in names},
         constexprs={(names.index(name),): value for name, value in constants.items()},
         attrs={(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
     )
-    options = {"num_warps": launch.num_warps, "num_stages": launch.num_stages}
+    options = {
+        "num_warps": launch.num_warps, "num_stages": launch.num_stages, "launch_pdl": capability >= DEPENDENT_FROM,
+    }  # fmt: skip
     compiled: Any = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    if constants["DEPENDENT"] and "griddepcontrol.wait" not in compiled.asm["ptx"]:
+        raise RuntimeError(f"{launch.name} does not wait for the kernel before it; call `turn` in it")
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()

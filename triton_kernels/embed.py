@@ -7,7 +7,7 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
-from triton_kernels.launch import Launch, kernel, nbytes
+from triton_kernels.launch import Launch, kernel, nbytes, turn
 from triton_kernels.operands import require
 
 BLOCK = 1024
@@ -49,7 +49,9 @@ def _embed(
     out: tl.tensor,
     K: tl.constexpr,
     BLOCK: tl.constexpr,
+    DEPENDENT: tl.constexpr = False,
 ) -> None:
+    turn(DEPENDENT)
     row = tl.program_id(0)
     k = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = k < K

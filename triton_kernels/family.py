@@ -8,7 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from triton_kernels.attend import Workspace
 from triton_kernels.configs import Target
+from triton_kernels.draw import DRAW_FIELDS, Following, advance, draw
+from triton_kernels.head import head
 from triton_kernels.launch import Launch, recorded
 from triton_kernels.ops import TritonOps
 from triton_kernels.quantize import GROUP, LANES, Int4Weight, Int8Weight, Weight
@@ -121,7 +124,15 @@ def _launches(model: Model, step: Step, form: str, target: Target) -> list[Launc
         vocabulary = _weight("int8" if form == "int4" else form, dtype, model.vocabulary, width)
         ops.head(last, norm, vocabulary, None, 0)
         if step.name == "decode":
-            ops.head(last, norm, vocabulary, empty(1, model.vocabulary, of=torch.bool), 0)
+            allow = empty(1, model.vocabulary, of=torch.bool)
+            ops.head(last, norm, vocabulary, allow, 0)
+            workspace = Workspace.on(meta)
+            choice = head(last, norm, vocabulary, None, workspace, target, dtype=dtype, logits=True)
+            table = empty(DRAW_FIELDS, 1, of=torch.int32)
+            after = Following(ids.int(), spans, empty(1, of=torch.int32))
+            advance(choice.ids, after)
+            draw(choice, table, workspace, narrowed=False, following=after)
+            draw(choice, table, workspace, allow=allow, seen=allow)
     return launches
 
 

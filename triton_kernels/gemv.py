@@ -5,7 +5,7 @@ from __future__ import annotations
 from triton import language as tl
 
 from triton_kernels.epilogue import finish
-from triton_kernels.launch import kernel
+from triton_kernels.launch import kernel, turn
 from triton_kernels.layer_norm import normalised
 
 
@@ -34,18 +34,22 @@ def rows_times(
     ROUND: tl.constexpr,
     UNROLL: tl.constexpr,
     KP: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ) -> tl.tensor:
     """Rows `n` of the matrix times x, float32 [BN]; `weight` is [N, K] (float, int8) or words [N, K / 8] (int4).
 
     With NORM, BK covers K: the weights are then requested before the statistics are known, and hide their latency.
     """
     if FORMAT == "int4":
+        turn(DEPENDENT)
         return _rows_times_int4(x, norm_weight, norm_bias, weight, scales, n, N, eps, K, BK, NORM, ROUND, KP)
     if NORM:
         k = tl.arange(0, BK)
         w = weights_at(weight, n, N, k, K)
+        turn(DEPENDENT)
         v = normalised(x, norm_weight, norm_bias, k, K, eps).to(ROUND).to(tl.float32)
         return tl.sum(w.to(tl.float32) * v[None, :], 1)
+    turn(DEPENDENT)
     acc = tl.zeros([n.shape[0], BK], tl.float32)
     for outer in range(0, K, BK * UNROLL):
         for inner in tl.static_range(UNROLL):
@@ -135,10 +139,13 @@ def gemv(
     APPEND: tl.constexpr,
     G: tl.constexpr,
     D: tl.constexpr,
+    DEPENDENT: tl.constexpr = False,
 ) -> None:
     """One program: BN outputs of the one token."""
     n = tl.program_id(0) * BN + tl.arange(0, BN)
-    acc = rows_times(x, norm_weight, norm_bias, weight, scales, n, N, eps, K, BK, NORM, FORMAT, ROUND, UNROLL, KP)
+    acc = rows_times(
+        x, norm_weight, norm_bias, weight, scales, n, N, eps, K, BK, NORM, FORMAT, ROUND, UNROLL, KP, DEPENDENT
+    )
     finish(
         acc[None, :],
         tl.arange(0, 1),

@@ -24,11 +24,12 @@ _CHUNK = 64  # vocabulary rows of one program at one token: many enough that few
 
 
 class Choice(NamedTuple):
-    """What `head` makes of S rows: arg-max ids int64, their log-probabilities and the normalisers, float32, all [S]."""
+    """What `head` makes of S rows: arg-max ids int64; float32 their log-probabilities, normalisers, logits; all [S]."""
 
     ids: Tensor
     logprobs: Tensor
     normalisers: Tensor
+    peaks: Tensor  # -inf where nothing is allowed
     logits: Tensor | None  # [S, V] float32, if asked for
 
 
@@ -63,6 +64,7 @@ def head(
         torch.empty(rows, dtype=torch.int64, device=x.device),
         torch.empty(rows, dtype=torch.float32, device=x.device),
         torch.empty(rows, dtype=torch.float32, device=x.device),
+        torch.empty(rows, dtype=torch.float32, device=x.device),
         torch.empty(rows, size, dtype=torch.float32, device=x.device) if logits else None,
     )
     fused: NormLike | None = norm
@@ -78,9 +80,10 @@ def head_reference(
     """The same in plain torch, for any number of rows and any dtype."""
     logits = F.linear(layer_norm_reference(x, norm, dtype), dense(vocabulary, dtype))
     logits = logits if dtype == torch.float64 else logits.float()
-    ids = (logits if allow is None else logits.masked_fill(~allow, float("-inf"))).argmax(dim=-1)
+    permitted = logits if allow is None else logits.masked_fill(~allow, float("-inf"))
+    ids, peaks = permitted.argmax(dim=-1), permitted.amax(dim=-1)
     normalisers = torch.logsumexp(logits, dim=-1)
-    return Choice(ids, logits.gather(1, ids[:, None])[:, 0] - normalisers, normalisers, logits)
+    return Choice(ids, logits.gather(1, ids[:, None])[:, 0] - normalisers, normalisers, peaks, logits)
 
 
 def _launch(
@@ -125,6 +128,7 @@ def _launch(
         "ids": choice.ids,
         "logprobs": choice.logprobs,
         "normalisers": choice.normalisers,
+        "chosen_logits": choice.peaks,
         "eps": 0.0 if norm is None else norm.eps,
     }
     constants |= {"BN": tile.columns, "BK": tile.depth}

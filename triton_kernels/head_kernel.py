@@ -5,7 +5,7 @@ from __future__ import annotations
 from triton import language as tl
 
 from triton_kernels.gemv import rows_times, weights_at
-from triton_kernels.launch import kernel
+from triton_kernels.launch import kernel, turn
 from triton_kernels.layer_norm import normalised
 from triton_kernels.skinny import tile_times
 
@@ -58,6 +58,7 @@ def _settle(
     ids: tl.tensor,
     logprobs: tl.tensor,
     normalisers: tl.tensor,
+    chosen_logits: tl.tensor,
     V: tl.constexpr,
     BM: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -103,6 +104,7 @@ def _settle(
     tl.store(ids + m, chosen.to(tl.int64), mask=m < M)
     tl.store(normalisers + m, normaliser, mask=m < M)
     tl.store(logprobs + m, best - normaliser, mask=m < M)
+    tl.store(chosen_logits + m, best, mask=m < M)
 
 
 @kernel()
@@ -119,6 +121,7 @@ def head_one(
     ids: tl.tensor,
     logprobs: tl.tensor,
     normalisers: tl.tensor,
+    chosen_logits: tl.tensor,
     eps: tl.tensor,
     V: tl.constexpr,
     K: tl.constexpr,
@@ -129,6 +132,7 @@ def head_one(
     UNROLL: tl.constexpr,
     FORMAT: tl.constexpr,
     ROUND: tl.constexpr,
+    DEPENDENT: tl.constexpr = False,
 ) -> None:
     """One program: CHUNKS times BN vocabulary rows for the one row of `x`."""
     m = tl.arange(0, 1)
@@ -138,9 +142,10 @@ def head_one(
     total = tl.zeros([1], tl.float32)
     n = tl.program_id(0) * CHUNKS * BN + tl.arange(0, BN)
     if FORMAT == "int4":
+        turn(DEPENDENT)
         for _ in range(CHUNKS):
             row = rows_times(
-                x, norm_weight, norm_bias, weight, scales, n, V, eps, K, BK, True, FORMAT, ROUND, UNROLL, KP
+                x, norm_weight, norm_bias, weight, scales, n, V, eps, K, BK, True, FORMAT, ROUND, UNROLL, KP, False
             )
             best, choice, peak, total = _observe(row[None, :], m, 1, n, V, allow, logits, best, choice, peak, total)
             n += BN
@@ -148,6 +153,7 @@ def head_one(
         # The next rows are requested before these are reduced, the first before the statistics are known.
         k = tl.arange(0, BK)
         w = weights_at(weight, n, V, k, K)
+        turn(DEPENDENT)
         v = normalised(x, norm_weight, norm_bias, k, K, eps).to(ROUND).to(tl.float32)
         for chunk in range(CHUNKS):
             ahead = weights_at(weight, n + BN, tl.where(chunk + 1 < CHUNKS, V, 0), k, K)
@@ -157,7 +163,7 @@ def head_one(
             best, choice, peak, total = _observe(row[None, :], m, 1, n, V, allow, logits, best, choice, peak, total)
             n += BN
             w = ahead
-    _settle(m, 1, best, choice, peak, total, partial, counters, ids, logprobs, normalisers, V, 1, 256)
+    _settle(m, 1, best, choice, peak, total, partial, counters, ids, logprobs, normalisers, chosen_logits, V, 1, 256)
 
 
 @kernel("M")
@@ -174,6 +180,7 @@ def head_few(
     ids: tl.tensor,
     logprobs: tl.tensor,
     normalisers: tl.tensor,
+    chosen_logits: tl.tensor,
     eps: tl.tensor,
     M: tl.tensor,
     V: tl.constexpr,
@@ -184,8 +191,10 @@ def head_few(
     NORM: tl.constexpr,
     FORMAT: tl.constexpr,
     ROUND: tl.constexpr,
+    DEPENDENT: tl.constexpr = False,
 ) -> None:
     """One program: BN vocabulary rows for all rows of `x`."""
+    turn(DEPENDENT)
     m = tl.arange(0, BM)
     n = tl.program_id(0) * BN + tl.arange(0, BN)
     tile = tile_times(
@@ -206,4 +215,4 @@ def head_few(
         tl.full([BM], float("-inf"), tl.float32),
         tl.zeros([BM], tl.float32),
     )
-    _settle(m, M, best, choice, peak, total, partial, counters, ids, logprobs, normalisers, V, BM, 32)
+    _settle(m, M, best, choice, peak, total, partial, counters, ids, logprobs, normalisers, chosen_logits, V, BM, 32)

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 import triton
 from torch import Tensor
+from triton import language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 Argument = Tensor | int | float | None
 
@@ -21,6 +23,17 @@ def kernel(*varying: str) -> Callable[[Callable[..., Any]], Any]:
         return triton.jit(function, do_not_specialize=list(varying))
 
     return wrap
+
+
+@kernel()
+def turn(DEPENDENT: tl.constexpr) -> None:
+    """Wait until all that earlier kernels wrote is there, then let the next kernel begin: it waits here in its turn.
+
+    In a chain of dependent launches every kernel calls it once, before it reads or writes anything but weights.
+    """
+    if DEPENDENT:
+        gdc_wait()
+        gdc_launch_dependents()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +61,11 @@ class Launch:
             return
         with self._on_device():
             self.kernel[self.grid](
-                **self.arguments, **self.constants, num_warps=self.num_warps, num_stages=self.num_stages
+                **self.arguments,
+                **self.constants,
+                **({"DEPENDENT": True, "launch_pdl": True} if _dependent else {}),
+                num_warps=self.num_warps,
+                num_stages=self.num_stages,
             )
 
     def _on_device(self) -> Any:
@@ -60,6 +77,20 @@ class Launch:
 
 _logs: list[list[Launch]] = []
 _dry: list[bool] = []
+_dependent: list[bool] = []
+
+DEPENDENT_FROM = 90
+"""Compute capability from which one kernel may be launched while another still runs."""
+
+
+@contextmanager
+def dependent() -> Iterator[None]:
+    """Launches made inside begin while the one before them ends (programmatic dependent launch)."""
+    _dependent.append(True)
+    try:
+        yield
+    finally:
+        _dependent.pop()
 
 
 @contextmanager

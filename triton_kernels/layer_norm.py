@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from triton import language as tl
 
-from triton_kernels.launch import Launch, kernel, nbytes
+from triton_kernels.launch import Launch, kernel, nbytes, turn
 from triton_kernels.operands import DTYPES, NormLike, require
 
 MAX_WIDTH = 16384
@@ -64,7 +64,9 @@ def _layer_norm(
     eps: tl.tensor,
     K: tl.constexpr,
     KP: tl.constexpr,
+    DEPENDENT: tl.constexpr = False,
 ) -> None:
+    turn(DEPENDENT)
     row = tl.program_id(0).to(tl.int64)
     k = tl.arange(0, KP)
     y = normalised(x + row * K, weight, bias, k, K, eps)

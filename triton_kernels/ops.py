@@ -16,9 +16,10 @@ from torch.nn import functional as F
 from triton_kernels.append import append
 from triton_kernels.attend import MAX_HEAD_DIM, Workspace, attend, attend_reference
 from triton_kernels.configs import GEMV_NORM_WIDTH, SKINNY_NORM_ROWS, SKINNY_ROWS, Target
+from triton_kernels.draw import Following, draw
 from triton_kernels.embed import embed
 from triton_kernels.epilogue import ERF, TANH, activate_reference
-from triton_kernels.head import head, head_reference
+from triton_kernels.head import Choice, head, head_reference
 from triton_kernels.layer_norm import MAX_WIDTH, layer_norm, layer_norm_reference
 from triton_kernels.linear import linear
 from triton_kernels.operands import DTYPES, LinearLike, NormLike, SpanLike
@@ -105,19 +106,8 @@ class TritonOps(Generic[Answer]):
 
         With `logits`, all of them come back too, float32 and before any mask.
         """
-        if not isinstance(vocabulary, Tensor | Int8Weight | Int4Weight):
-            vocabulary = vocabulary.weight  # a layer whose bias is nothing
-        dtype = vocabulary.dtype if isinstance(vocabulary, Tensor) else norm.weight.dtype
-        rows, width = x.shape
-        fits = width <= GEMV_NORM_WIDTH and dtype in DTYPES and _packed(vocabulary)
-        if 0 < rows <= SKINNY_ROWS and fits:
-            x = x.contiguous()
-            allow = None if allow is None else allow.contiguous()
-            choice = head(
-                x, norm, vocabulary, allow, self._scratch(x), self._for(x), dtype=dtype, logits=logits or top > 0
-            )  # fmt: skip
-        else:
-            choice = head_reference(x, norm, vocabulary, allow, dtype=dtype)
+        rows = x.shape[0]
+        choice = self.choose(x, norm, vocabulary, allow, logits=logits or top > 0)
         none = torch.empty(rows, 0, dtype=torch.float32, device=x.device)
         told = none if choice.logits is None or not logits else choice.logits
         if top == 0 or choice.logits is None:
@@ -125,6 +115,35 @@ class TritonOps(Generic[Answer]):
             return self._answer(choice.ids, choice.logprobs, no_ids, none, told)
         best = torch.topk(choice.logits, top, dim=-1)
         return self._answer(choice.ids, choice.logprobs, best.indices, best.values - choice.normalisers[:, None], told)
+
+    def choose(
+        self, x: Tensor, norm: NormLike, vocabulary: Weight | LinearLike, allow: Tensor | None, *, logits: bool = False
+    ) -> Choice:
+        """`head` without the caller's type: what `draw` goes on with."""
+        if not isinstance(vocabulary, Tensor | Int8Weight | Int4Weight):
+            vocabulary = vocabulary.weight  # a layer whose bias is nothing
+        dtype = vocabulary.dtype if isinstance(vocabulary, Tensor) else norm.weight.dtype
+        rows, width = x.shape
+        fits = width <= GEMV_NORM_WIDTH and dtype in DTYPES and _packed(vocabulary)
+        if not (0 < rows <= SKINNY_ROWS and fits):
+            return head_reference(x, norm, vocabulary, allow, dtype=dtype)
+        allow = None if allow is None else allow.contiguous()
+        return head(
+            x.contiguous(), norm, vocabulary, allow, self._scratch(x), self._for(x), dtype=dtype, logits=logits
+        )  # fmt: skip
+
+    def draw(
+        self,
+        choice: Choice,
+        table: Tensor,
+        *,
+        allow: Tensor | None = None,
+        narrowed: bool = True,
+        following: Following | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """-> ids [R] and log-probabilities [R] of the draws in `table`; see `draw.draw`."""
+        scratch = self._scratch(table)
+        return draw(choice, table, scratch, allow=allow, narrowed=narrowed, following=following)
 
     def _small(self, x: Tensor, layer: LinearLike) -> bool:
         return x.shape[0] <= SKINNY_ROWS and layer.bias.dtype in DTYPES and _packed(layer.weight)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from triton import language as tl
 
 from triton_kernels.epilogue import finish
-from triton_kernels.launch import kernel
+from triton_kernels.launch import kernel, turn
 
 
 @kernel()
@@ -145,8 +145,10 @@ def skinny(
     APPEND: tl.constexpr,
     G: tl.constexpr,
     D: tl.constexpr,
+    DEPENDENT: tl.constexpr = False,
 ) -> None:
     """One program: BN outputs of all tokens."""
+    turn(DEPENDENT)
     m = tl.arange(0, BM)
     n = tl.program_id(0) * BN + tl.arange(0, BN)
     acc = tile_times(

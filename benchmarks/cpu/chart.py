@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.bars import Bar, draw
 from benchmarks.rows import Row, read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,8 +25,6 @@ _HEADINGS = (
     "ratio",
     "ratio by CPU time",
 )
-_LEFT, _TOP, _LINE, _WIDE = 250, 46, 20, 320
-_INK, _MARK, _BELOW = "#444", "#2a7", "#c63"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,25 +75,13 @@ def table(found: Sequence[Pair]) -> str:
 
 def plot(found: Sequence[Pair]) -> str:
     """SVG: the ratio of each question as a bar, by CPU time, and a line where the two are equal."""
-    highest = max(1.5, *(float(pair.ratio.detail["by_cpu_time"]) for pair in found))
-    height = _TOP + _LINE * len(found) + 14
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_LEFT + _WIDE + 60}" height="{height}" '
-        f'font-family="sans-serif" font-size="12" fill="{_INK}">',
-        '<text x="8" y="18">starfill / llama.cpp, tokens per second of CPU time (higher is better)</text>',
-    ]
-    for number, pair in enumerate(found):
-        ratio, y = float(pair.ratio.detail["by_cpu_time"]), _TOP + number * _LINE
-        colour = _MARK if ratio >= BAR else _BELOW
-        parts += [
-            f'<text x="{_LEFT - 8}" y="{y + 12}" text-anchor="end">'
-            f"{pair.ratio.model}, {pair.ratio.dtype}, {pair.question}</text>",
-            f'<rect x="{_LEFT}" y="{y + 2}" width="{_WIDE * ratio / highest:.1f}" height="13" fill="{colour}"/>',
-            f'<text x="{_LEFT + _WIDE * ratio / highest + 5:.1f}" y="{y + 13}">{ratio:.2f}</text>',
-        ]
-    x = _LEFT + _WIDE / highest
-    parts.append(f'<line x1="{x:.1f}" y1="{_TOP - 6}" x2="{x:.1f}" y2="{height - 8}" stroke="{_INK}"/>')
-    return "\n".join([*parts, "</svg>", ""])
+    bars = []
+    for pair in found:
+        ratio = float(pair.ratio.detail["by_cpu_time"])
+        label = f"{pair.ratio.model}, {pair.ratio.dtype}, {pair.question}"
+        bars.append(Bar(label, ratio, f"{ratio:.2f}", good=ratio >= BAR))
+    title = "starfill / llama.cpp, tokens per second of CPU time (higher is better)"
+    return draw(title, bars, left=250, highest=max(1.5, *(bar.value for bar in bars)), mark=1.0)
 
 
 def main(arguments: Sequence[str]) -> int:

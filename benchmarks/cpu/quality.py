@@ -81,19 +81,14 @@ def main(arguments: Sequence[str]) -> int:
             Row(
                 question="exact match of the rest of the line",
                 dtype=precision,
-                device=run.device,
                 measured=True,
                 model=STARTER_ID if options.model == STARTER else options.model.name,
                 value=round(100 * float(hits.mean()), 2),
                 unit="%",
-                command=run.command,
                 n=len(cursors),
-                seed=SEED,
                 detail={"points_lost": round(lost.value, 2), "low": round(lost.low, 2), "high": round(lost.high, 2)},
-                commit=run.commit,
-                started=run.started,
                 torch=run.torch,
-                python=run.python,
+                **run.shared(),
             )
         )
     print(text_table(writer.rows))

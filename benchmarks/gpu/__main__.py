@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.gpu import ceilings, kernels, models, peers
+from benchmarks.gpu import ceilings, kernels, models, peers, runner
 from benchmarks.gpu.bench import Bench, Ceilings, device_name
 from benchmarks.report import text_table
 from benchmarks.rows import Row, RowWriter, Run
@@ -18,6 +18,7 @@ from benchmarks.shapes import FAMILY, REAL, TOYS
 PARTS: dict[str, Callable[[Bench, Sequence[str]], None]] = {
     "kernels": kernels.run,
     "models": models.run,
+    "runner": runner.run,
     "peers": peers.run,
 }
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from benchmarks.bars import Bar, draw
 from benchmarks.rows import Row, read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -13,8 +14,6 @@ RESULTS = ROOT / "benchmarks/results"
 PAGE, PLOT = ROOT / "docs/performance.md", ROOT / "docs/keystrokes.svg"
 BEGIN, END = "<!-- benchmarks.keystrokes.chart begins -->\n", "<!-- benchmarks.keystrokes.chart ends -->\n"
 LAYOUTS = ("anchored", "spm", "psm")
-_LEFT, _TOP, _LINE, _WIDE = 270, 46, 20, 320
-_INK, _OURS, _OTHERS = "#444", "#2a7", "#c63"
 
 
 def latest(rows: Iterable[Row]) -> list[Row]:
@@ -110,23 +109,13 @@ def quality(rows: Sequence[Row]) -> str:
 
 def plot(rows: Sequence[Row]) -> str:
     """SVG: computed prompt tokens an event, as bars."""
-    bars = [row for row in rows if row.question == "the rest of the line" and row.value is not None]
-    highest = max((float(row.value or 0) for row in bars), default=1.0)
-    height = _TOP + _LINE * len(bars) + 14
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_LEFT + _WIDE + 60}" height="{height}" '
-        f'font-family="sans-serif" font-size="12" fill="{_INK}">',
-        '<text x="8" y="18">prompt tokens computed at an event, mean (lower is better)</text>',
+    bars = [
+        Bar(f"{row.backend}, {row.detail['trace']}", row.value, f"{row.value:.1f}", good=row.backend == "starfill")
+        for row in rows
+        if row.question == "the rest of the line" and row.value is not None
     ]
-    for number, row in enumerate(bars):
-        value, y = float(row.value or 0), _TOP + number * _LINE
-        colour = _OURS if row.backend == "starfill" else _OTHERS
-        parts += [
-            f'<text x="{_LEFT - 8}" y="{y + 12}" text-anchor="end">{row.backend}, {row.detail["trace"]}</text>',
-            f'<rect x="{_LEFT}" y="{y + 2}" width="{max(1.0, _WIDE * value / highest):.1f}" height="13" fill="{colour}"/>',
-            f'<text x="{_LEFT + _WIDE * value / highest + 5:.1f}" y="{y + 13}">{value:.1f}</text>',
-        ]
-    return "\n".join([*parts, "</svg>", ""])
+    title = "prompt tokens computed at an event, mean (lower is better)"
+    return draw(title, bars, left=270, highest=max((bar.value for bar in bars), default=1.0))
 
 
 def section() -> str:

@@ -57,7 +57,6 @@ class Author:
         self._editor = editor
         self._socket = socket
         self._gap = gap
-        self._suggested = ""
         self._begun = self._metrics()
         self._before: dict[str, int] = {}
 

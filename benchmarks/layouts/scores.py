@@ -11,7 +11,7 @@ from rich.progress import track
 
 from benchmarks.layouts.generations import MAX_TOKENS, Recordings, Said
 from benchmarks.layouts.ways import DEFAULT, PREFIX, REACHES, Way
-from benchmarks.rows import Detail, Row, Run
+from benchmarks.rows import Detail, Row, Run, per_cent
 from engine.models import STARTER_ID
 from lsp_server.evaluation.holes import Hole
 from lsp_server.evaluation.runner import window_of
@@ -78,9 +78,7 @@ def rows_of(answered: Mapping[Way, Answered], run: Run) -> Iterator[Row]:
     if behind:
         best = max(behind, key=lambda way: behind[way].mean)
         gain = behind[best]
-        detail: Detail = {
-            "best other": best.name, "holes": gain.n, "low": round(100 * gain.low, 2), "high": round(100 * gain.high, 2),
-        }  # fmt: skip
+        detail: Detail = {"best other": best.name, "holes": gain.n, **per_cent(gain)}
         value = round(100 * gain.mean, 2)
         yield _row("layouts: exact match that another way has more", value, DEFAULT.name, detail, gain.n, run, WITHIN)
 
@@ -106,16 +104,13 @@ def _of_way(way: Way, answers: Answered, other: Way, answered: Mapping[Way, Answ
         assert value is not None
         detail: dict[str, int | float | str | bool] = {
             "suffix": way.suffix, "healed": way.heal, "holes": value.n, "prefix": PREFIX, "new": MAX_TOKENS,
-            "low": round(100 * value.low, 2), "high": round(100 * value.high, 2),
+            **per_cent(value),
             "prompt": round(statistics.fmean(each.prompt for each in answers.said), 1),
             "held_back": round(statistics.fmean(each.healed for each in answers.said), 2),
         }  # fmt: skip
         if way != other and other in answered:
             gain = _gain(answers, answered[other], measure)
-            detail |= {
-                "minus": other.name, "common": gain.n, "gain": round(100 * gain.mean, 2),
-                "gain_low": round(100 * gain.low, 2), "gain_high": round(100 * gain.high, 2),
-            }  # fmt: skip
+            detail |= {"minus": other.name, "common": gain.n, **per_cent(gain, "gain")}
         yield _row(f"layouts: {measure}", round(100 * value.mean, 2), way.name, detail, value.n, run)
 
 
@@ -123,8 +118,7 @@ def _row(
     question: str, value: float, backend: str, detail: Detail, n: int, run: Run, limit: float | None = None
 ) -> Row:
     return Row(
-        question=question, model=STARTER_ID, dtype=DTYPE, device=run.device, measured=True, value=value,
-        unit="%" if limit is None else "points", command=run.command, backend=backend, detail=detail, n=n,
-        passed=None if limit is None else value <= limit, limit=limit, seed=run.seed, commit=run.commit,
-        started=run.started, torch=run.torch, python=run.python,
+        question=question, model=STARTER_ID, dtype=DTYPE, measured=True, value=value,
+        unit="%" if limit is None else "points", backend=backend, detail=detail, n=n,
+        passed=None if limit is None else value <= limit, limit=limit, torch=run.torch, **run.shared(),
     )  # fmt: skip

@@ -111,11 +111,6 @@ def is_adapter(directory: Path) -> bool:
     return folder.has(CONFIG) and not folder.has("config.json")
 
 
-def base_of(directory: Path) -> ModelSource:
-    """The model that an adapter belongs to; raises CheckpointError if it is not here."""
-    return _base(directory, _config(directory))
-
-
 def fingerprint(directory: Path) -> str:
     """What tells a model from others of the same shape, in milliseconds: its small files, and samples of its weights."""
     folder = ModelFolder(directory)

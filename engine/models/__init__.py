@@ -2,7 +2,7 @@
 
 `locate` is all that a server or engine needs, and imports nothing heavy. The rest is `starfill models`: `known` (what the
 family published), `shelf` and `record` (what is on disk, and where it came from), `catalogue` and `memory` (all of them, on
-this machine), `licences`, `hub`, `explaining` and `pulling` (the only code of starfill that reaches the network),
+this machine), `licences`, `hub`, `explaining`, `staging` and `pulling` (the only code of starfill that reaches the network),
 `conversion` (pickles, in a child that can do nothing else), `commands` and `views`.
 """
 

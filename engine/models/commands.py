@@ -90,18 +90,19 @@ def pull(
     accept_licence: Annotated[
         bool, typer.Option("--accept-licence", help="Accept the licence's use restrictions without being asked.")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, line by line as bytes come.")] = False,
 ) -> None:
     """Download a model. The only command of starfill that uses the network."""
     with _reported():
         from engine.models import shelf
         from engine.models.hub import Hub
         from engine.models.pulling import pull as download
-        from engine.models.views import Bar
+        from engine.models.views import Bar, Lines
         from engine.sizes import human_size
 
         parsed = shelf.parse_pulled(name)
         console = _console(stderr=True)
-        with Bar(console, str(parsed)) as bar:
+        with Lines(typer.echo) if as_json else Bar(console, str(parsed)) as bar:
 
             def agree(terms: Terms, page: str) -> str:
                 bar.__exit__(None, None, None)  # a question and a moving bar do not go together
@@ -113,6 +114,9 @@ def pull(
                 done = download(parsed, Hub(), agree, bar)
             except KeyboardInterrupt:
                 raise HubError(f"stopped; what has come is kept: starfill models pull {parsed} goes on") from None
+        if as_json:
+            typer.echo(json.dumps({"id": str(parsed), "commit": done.record.commit, "fresh": done.fresh}))
+            return
         kept = shelf.find(str(parsed))
         verb = "Pulled" if done.fresh else "Already here:"
         typer.echo(f"{verb} {parsed} at commit {done.record.commit} ({human_size(kept.size)}) in {done.directory}")

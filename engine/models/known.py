@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from engine.instruct import OPENAI_TERMS, Following, Form
+
 if TYPE_CHECKING:
     from engine.gpt_bigcode import ModelShape
 
@@ -116,6 +118,10 @@ class KnownModel:
     gated: bool = False
     particular: str = ""
     """What a user should know of it."""
+    following: Following = field(default_factory=Following)
+    """How it takes instructions."""
+    alike: tuple[str, ...] = ()
+    """Other models that take instructions so, by their names without owner."""
     revisions: Mapping[str, Revision] = field(default_factory=dict)
 
     def of_revision(self, revision: str) -> Sizes:
@@ -129,6 +135,7 @@ class KnownModel:
 _RAIL = ("bigcode-openrail-m",)
 _FREE = ("apache-2.0",)
 _15B = Sizes(40, 6_144, 48)
+_ALPACA, _ASSISTANT = Following(Form.ALPACA), Following(Form.ASSISTANT)
 
 _MODELS = (
     KnownModel(
@@ -153,36 +160,54 @@ _MODELS = (
         "bigcode/gpt_bigcode-santacoder", "SantaCoder 1.1B, converted", Sizes(24, 2_048, 16, 2_048, 49_280),
         ("codeml-openrail-m",), SANTACODER, particular="SantaCoder's weights in the layout of gpt_bigcode",
     ),
-    KnownModel("bigcode/starcoderbase-1b", "StarCoderBase 1B", Sizes(24, 2_048, 16), _RAIL, STARCODER, gated=True),
-    KnownModel("bigcode/starcoderbase-3b", "StarCoderBase 3B", Sizes(36, 2_816, 22), _RAIL, STARCODER, gated=True),
-    KnownModel("bigcode/starcoderbase-7b", "StarCoderBase 7B", Sizes(42, 4_096, 32), _RAIL, STARCODER, gated=True),
-    KnownModel("bigcode/starcoderbase", "StarCoderBase 15.5B", _15B, _RAIL, STARCODER, gated=True),
+    KnownModel("bigcode/starcoderbase-1b", "StarCoderBase 1B", Sizes(24, 2_048, 16), _RAIL, STARCODER, gated=True,
+        following=_ASSISTANT,
+    ),
+    KnownModel("bigcode/starcoderbase-3b", "StarCoderBase 3B", Sizes(36, 2_816, 22), _RAIL, STARCODER, gated=True,
+        following=_ASSISTANT,
+    ),
+    KnownModel("bigcode/starcoderbase-7b", "StarCoderBase 7B", Sizes(42, 4_096, 32), _RAIL, STARCODER, gated=True,
+        following=_ASSISTANT,
+    ),
+    KnownModel(
+        "bigcode/starcoderbase", "StarCoderBase 15.5B", _15B, _RAIL, STARCODER, gated=True, following=_ASSISTANT,
+    ),
     KnownModel(
         "bigcode/starcoder", "StarCoder 15.5B", _15B, _RAIL, STARCODER, gated=True,
-        particular="StarCoderBase tuned further on Python",
+        particular="StarCoderBase tuned further on Python", following=_ASSISTANT, alike=("starcoderplus",),
     ),
     KnownModel(
         "GeorgiaTechResearchInstitute/starcoder-gpteacher-code-instruct", "StarCoder GPTeacher-Codegen", _15B,
         (*_RAIL, "openai-terms"), GPTEACHER, particular="follows instructions (Alpaca prompts): for code actions",
+        following=Following(Form.ALPACA, OPENAI_TERMS),
     ),
     KnownModel(
         "WizardLMTeam/WizardCoder-15B-V1.0", "WizardCoder 15B", Sizes(40, 6_144, 48, vocabulary=49_153),
         _RAIL, WIZARDCODER, particular="follows instructions; one token more than StarCoder",
+        following=_ALPACA, alike=("wizardcoder-3b-v1.0", "wizardcoder-1b-v1.0"),
     ),
     KnownModel(
         "HuggingFaceH4/starchat-alpha", "StarChat Alpha", Sizes(40, 6_144, 48, vocabulary=49_156), _RAIL, STARCHAT,
         particular="a dialogue model; four tokens more than StarCoder",
+        following=_ASSISTANT,
     ),
     KnownModel(
         "HuggingFaceH4/starchat-beta", "StarChat Beta", Sizes(40, 6_144, 48, vocabulary=49_156), _RAIL, STARCHAT,
         particular="a dialogue model; four tokens more than StarCoder",
+        following=_ASSISTANT,
     ),
-    KnownModel("ibm-granite/granite-20b-code-base-8k", "Granite 20B Code", Sizes(52, 6_144, 48), _FREE, GRANITE),
+    KnownModel(
+        "ibm-granite/granite-20b-code-base-8k", "Granite 20B Code", Sizes(52, 6_144, 48), _FREE, GRANITE,
+        following=_ASSISTANT, alike=("granite-20b-code-base",),
+    ),
     KnownModel(
         "ibm-granite/granite-20b-code-instruct-8k", "Granite 20B Code Instruct", Sizes(52, 6_144, 48), _FREE, GRANITE,
         particular="follows instructions",
     ),
-    KnownModel("ibm-granite/granite-34b-code-base-8k", "Granite 34B Code", Sizes(88, 6_144, 48), _FREE, GRANITE),
+    KnownModel(
+        "ibm-granite/granite-34b-code-base-8k", "Granite 34B Code", Sizes(88, 6_144, 48), _FREE, GRANITE,
+        following=_ASSISTANT, alike=("granite-34b-code-base",),
+    ),
     KnownModel(
         "ibm-granite/granite-34b-code-instruct-8k", "Granite 34B Code Instruct", Sizes(88, 6_144, 48), _FREE, GRANITE,
         particular="follows instructions",
@@ -190,3 +215,8 @@ _MODELS = (
 )  # fmt: skip
 KNOWN: Mapping[str, KnownModel] = {model.id: model for model in _MODELS}
 """By id."""
+
+FOLLOWING: Mapping[str, Following] = {
+    name: model.following for model in _MODELS for name in (model.id.rpartition("/")[2].casefold(), *model.alike)
+}
+"""By the name without its owner, in lower case."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +22,7 @@ from engine.models.licences import Acceptance, Terms
 from engine.models.locate import ModelName
 from engine.models.record import PulledFile, Record, read_record, write_record
 from engine.models.shelf import PARTIAL, kept_models
+from engine.models.staging import check_room, grow, place, size_of, writable
 from engine.sizes import human_size
 
 CONFIG = "config.json"
@@ -34,8 +33,6 @@ _SHARD = re.compile(r"[A-Za-z0-9][\w.-]{0,200}\.(safetensors|bin)", re.ASCII)
 _INDEX_LIMITS = JsonLimits(size=4 * 2**20, values=100_000)
 _SMALL = 64 * 2**20
 """Bytes that a file beside the weights may have."""
-_RESERVE = 256 * 2**20
-"""Bytes of disk that are left alone."""
 
 
 class Progress(Protocol):
@@ -93,12 +90,12 @@ def pull(name: ModelName, hub: Hub, agree: Agree, progress: Progress) -> Pulled:
         raise HubError(f"{target} is there, but was not pulled; take it away first: starfill models remove {name}")
     hub.check_access(name, remote.commit, CONFIG)
     acceptance, terms = _accept(name, hub, remote, agree)
-    partial = paths.private_dir(_made(paths.models_dir()) / PARTIAL)
+    partial = paths.private_dir(writable(paths.models_dir()) / PARTIAL)
     lock = FileLock(partial / f"{name.folder}.lock")
     if not lock.try_acquire():
         raise HubError(f"{name} is being downloaded by another starfill; wait for it, or end it")
     try:
-        staging = _staging(partial, name, remote.commit)
+        staging = grow(partial, name, remote.commit)
         files = _fetch(name, hub, remote, small, form, staging, progress)
         converted: Sequence[str] = ()
         if form.pickled:
@@ -116,7 +113,7 @@ def pull(name: ModelName, hub: Hub, agree: Agree, progress: Progress) -> Pulled:
             converted_from=tuple(converted),
         )
         write_record(staging, record)
-        _place(staging, target, partial)
+        place(staging, target, partial)
     except OSError as error:
         raise HubError(f"{paths.models_dir()}: {error.strerror or error}; what has come is kept") from error
     finally:
@@ -187,9 +184,9 @@ def _fetch(
     if not weights:
         weights = _shards(hub.page(name), remote.files, form, staging)
         progress.begin(sum(file.size for file in (*small, *weights)))
-    to_come = sum(file.size - _size(staging / file.name) for file in weights)
+    to_come = sum(file.size - size_of(staging / file.name) for file in weights)
     made = sum(file.size for file in weights) if form.pickled else 0
-    _check_room(staging, to_come + made, name)
+    check_room(staging, to_come + made, name)
     for file in weights:
         _fetch_file(name, hub, remote.commit, file, staging, progress)
     return [*small, *weights]
@@ -243,29 +240,6 @@ def _convert(staging: Path, progress: Progress) -> Sequence[str]:
     return done.sources
 
 
-def _staging(partial: Path, name: ModelName, commit: str) -> Path:
-    """The folder in which this commit grows; what grew of others under this name is of no use any more."""
-    staging = partial / f"{name.folder}+{commit}"
-    for other in partial.glob("*+*"):
-        if other.name.rpartition("+")[0] == name.folder and other != staging:
-            shutil.rmtree(other, ignore_errors=True)
-    staging.mkdir(exist_ok=True)
-    return staging
-
-
-def _place(staging: Path, target: Path, partial: Path) -> None:
-    """Let the model appear under its name, in one step; an older one makes room first."""
-    for path in staging.iterdir():
-        if path.is_dir():  # a draft of a conversion that was ended
-            shutil.rmtree(path)
-    older = partial / f"{target.name}.older"
-    shutil.rmtree(older, ignore_errors=True)
-    if target.exists():
-        target.rename(older)
-    staging.rename(target)
-    shutil.rmtree(older, ignore_errors=True)
-
-
 def _complete(directory: Path, record: Record) -> bool:
     """Whether all that was recorded is still there, by name and size."""
     gone = {*record.converted_from, *((BIN_INDEX,) if record.converted_from else ())}
@@ -273,33 +247,7 @@ def _complete(directory: Path, record: Record) -> bool:
         read_table(directory)
     except StarfillError:
         return False
-    return all(_size(directory / file.name) == file.size for file in record.files if file.name not in gone)
-
-
-def _check_room(staging: Path, needed: int, name: ModelName) -> None:
-    free = shutil.disk_usage(staging).free
-    if needed + _RESERVE > free:
-        raise HubError(
-            f"{name} needs {human_size(needed)} of disk at {paths.models_dir()}, {human_size(free)} are free; make room "
-            "(starfill models remove), or set STARFILL_HOME to a larger disk"
-        )
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _made(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise HubError(f"{folder}: {error.strerror}; set STARFILL_HOME to a folder that you may write to") from error
-    if not os.access(folder, os.W_OK):
-        raise HubError(f"{folder}: cannot be written to; set STARFILL_HOME to a folder that you may write to")
-    return folder
+    return all(size_of(directory / file.name) == file.size for file in record.files if file.name not in gone)
 
 
 def _now() -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
@@ -143,3 +144,41 @@ class Bar(AbstractContextManager["Bar"]):
     def note(self, text: str) -> None:
         """Something that a person may want to know."""
         self._bar.console.print(text)
+
+
+class Lines(AbstractContextManager["Lines"]):
+    """The progress of a download for a program that shows it: objects of JSON, at most one for each hundredth of it."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+        self._total = 0
+        self._done = 0
+        self._told = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def begin(self, total: int) -> None:
+        """So many bytes are to come."""
+        self._total = total
+        self._tell()
+
+    def advance(self, count: int) -> None:
+        """Bytes of it came."""
+        self._done += count
+        self._tell()
+
+    def note(self, text: str) -> None:
+        """Something that a person may want to know."""
+        self._write(json.dumps({"note": text}))
+
+    def _tell(self) -> None:
+        hundredth = 100 * self._done // max(1, self._total)
+        if hundredth != self._told:
+            self._told = hundredth
+            self._write(json.dumps({"done": self._done, "total": self._total}))

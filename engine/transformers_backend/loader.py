@@ -14,7 +14,7 @@ import torch
 from engine.checkpoint.header import TensorInfo
 from engine.checkpoint.json_file import shown
 from engine.checkpoint.layouts import FLOATS
-from engine.checkpoint.loader import TensorReader
+from engine.checkpoint.reading import TensorReader
 from engine.checkpoint.table import TIED_HEAD, read_table
 from engine.errors import CheckpointError
 from engine.precision import Precision

@@ -1,4 +1,4 @@
-"""One of the library's own models behind the interface that `runner.py` calls, its cache in our KV slots.
+"""One of the library's own models behind the interface of `forward.Model`, its cache in our KV slots.
 
 Each span runs alone: the library's attention knows one length for a whole batch. So requests side by side cost as much as
 one after the other.
@@ -6,7 +6,6 @@ one after the other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,8 +13,8 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from engine.device import zeroed
+from engine.forward import Model, Pass
 from engine.ops import Head, head_of
-from engine.step import Span
 from engine.transformers_backend.families import NativeConfig
 
 
@@ -63,8 +62,10 @@ class Operations:
     free_rows = 1
 
 
-class TransformersModel:
-    """A model of one of the `families`; the counterpart of `GPTBigCode`. Its KV memory is the caller's."""
+class TransformersModel(Model):
+    """A model of one of the `families`; the counterpart of `GPTBigCode`."""
+
+    shape: NativeConfig
 
     def __init__(self, config: NativeConfig, model: Any) -> None:
         self.shape = config
@@ -85,25 +86,13 @@ class TransformersModel:
         return dtype
 
     def new_kv(self, slots: int, window: int) -> Tensor:
-        """KV memory [slots, layers, 2, kv_heads, window, head_dim], zeroed."""
+        """See `forward.Model.new_kv`."""
         c = self.shape
         shape = (slots, c.num_hidden_layers, 2, c.kv_heads, window, c.head_width)
         return zeroed(shape, self.dtype, self.device)
 
-    @torch.inference_mode()
-    def forward(
-        self,
-        ids: Tensor,
-        positions: Tensor,
-        spans: Sequence[Span],
-        kv: Tensor,
-        rows: Tensor,
-        allow: Tensor | None = None,
-        top: int = 0,
-        *,
-        logits: bool = False,
-    ) -> Head | None:
-        """See `GPTBigCode.forward`."""
+    def _run(self, work: Pass) -> Head | None:
+        ids, positions, spans, kv, rows, allow, top, logits = work
         states, row = [], 0
         for span in spans:
             part = slice(row, row + span.length)

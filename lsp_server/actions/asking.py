@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.errors import EngineAbsent
 from lsp_server.actions.prompts import Prompt
-from lsp_server.completer import Engine, Progress
+from lsp_server.engines import Engine, Progress
 from lsp_server.reasons import Reason
 from lsp_server.rules.hygiene import CleanStream
 from lsp_server.rules.repetition import TIMES, Repetition

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
@@ -13,17 +12,18 @@ from lsprotocol import types
 from engine.instruct import Form
 from lsp_server.actions.answers import as_code, as_text
 from lsp_server.actions.asking import Asker, Said
+from lsp_server.actions.continuing import continued
 from lsp_server.actions.edits import EditingClient, workspace_edit
 from lsp_server.actions.following import Model
 from lsp_server.actions.menu import MenuClient, entries
-from lsp_server.actions.prompts import as_comment, lay_out
+from lsp_server.actions.prompts import lay_out
 from lsp_server.actions.runs import Answer, Run
 from lsp_server.actions.selection import Selection, select
 from lsp_server.actions.tasks import Task, instruction_for
 from lsp_server.actions.wanted import Wanted
 from lsp_server.attribution.attributor import Attributor
 from lsp_server.attribution.origin import sentence
-from lsp_server.completer import Completer, Engine
+from lsp_server.engines import Engine
 from lsp_server.features.documents import Document, Documents
 from lsp_server.features.status import Progress, Status
 from lsp_server.messages import ANSWER
@@ -32,7 +32,6 @@ from lsp_server.privacy.uris import local_path
 from lsp_server.reasons import Reason
 from lsp_server.rules.languages import Language, by_id
 from lsp_server.settings import LiveSettings
-from lsp_server.state.events import Surroundings
 from lsp_server.state.streams import reason_of
 
 _PATIENCE = 0.5
@@ -203,7 +202,7 @@ class ActionDesk:
         # Half of a small window is the question's.
         most = min(settings.action_tokens, (engine.window or 2 * settings.action_tokens) // 2)
         if form is Form.ASSISTANT and not selection.code:
-            return await _continued(engine, wanted, selection, language, most, heard)
+            return await continued(engine, wanted, selection, language, most, heard)
         problems = tuple(f"line {each.line - selection.start.line + 1}: {each.message}" for each in wanted.problems)
         named = "" if language.id == "plaintext" else language.id
         instruction = wanted.instruction or instruction_for(wanted.task, named, problems)
@@ -268,31 +267,6 @@ class ActionDesk:
         if self._answers_wanted:
             said = {"id": wanted.id, "task": wanted.task, "uri": wanted.uri, "text": text, "done": done}
             self._editor.notify(ANSWER, said if reason is None else {**said, "reason": reason, "message": reason.text})
-
-
-async def _continued(
-    engine: Engine,
-    wanted: Wanted,
-    selection: Selection,
-    language: Language,
-    max_tokens: int,
-    heard: Callable[[str], None],
-) -> Said:
-    """A base model asked as code asks: the instruction is a comment, and the code that follows it is completed."""
-    completer = Completer(engine, max_tokens, time.perf_counter)
-    window = as_comment(wanted.instruction, selection.around, language)
-    try:
-        outcome = await completer.complete(
-            wanted.uri, window, invoked=True, on_text=heard, surroundings=Surroundings(language=language.id)
-        )
-    finally:
-        await completer.aclose()
-    text = outcome.items[0].text if outcome.items else ""
-    indent = window.line_before
-    if text and selection.around.line_before.strip():  # a line of its own, as in what the model was shown
-        text = f"\n{indent}{text}"
-    # What ran into the limit ends with its last whole line already.
-    return Said(text, None, outcome.usage, outcome.cached, outcome.computed, outcome.reason)
 
 
 def _wants_answers(client: Mapping[str, Any]) -> bool:

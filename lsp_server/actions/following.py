@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from engine.errors import EngineLoading, StarfillError
 from engine.instruct import Following, Form, following_of_id
-from lsp_server.completer import Engine
+from lsp_server.engines import Engine
 
 
 @runtime_checkable

@@ -40,12 +40,12 @@ class Selection:
 
 
 def select(buffer: Buffer, start: Position, end: Position, language: Language, *, widen: bool) -> Selection:
-    """The lines from `start` to `end`. An empty range is widened to the definition or paragraph around it, or kept empty."""
+    """The lines from `start` to `end`. A cursor is widened to the definition or paragraph around it, or kept empty."""
     start, end = min(start, end), max(start, end)
     if start == end and not widen:
         return Selection(start, end, "", "", window_at(buffer, start), buffer.version)
     first, last = start.line, end.line
-    if start == end:
+    if widen and _is_cursor(buffer, start, end):
         first, last = _definition(buffer, start, language) or _paragraph(buffer.lines, start.line)
     elif end.column == 0 and last > first:
         last -= 1
@@ -56,6 +56,14 @@ def select(buffer: Buffer, start: Position, end: Position, language: Language, *
     code = "\n".join(line[len(indent) :] if line.strip() else "" for line in lines)
     code = code.encode("utf-8", "replace").decode()
     return Selection(begin, finish, code, indent, window_at(buffer, finish), buffer.version)
+
+
+def _is_cursor(buffer: Buffer, start: Position, end: Position) -> bool:
+    """Whether nothing is selected, or one character: in editors with selections for cursors (Helix) that is nothing."""
+    if end.line == start.line:
+        return end.column - start.column <= 1
+    at_end = start.column >= len(buffer.lines[start.line].rstrip("\r\n"))
+    return end == Position(start.line + 1, 0) and at_end
 
 
 def _shared_indent(lines: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from lsp_server.attribution.origin import Origin, sentence
 from lsp_server.privacy.small_files import Stamp, stamp_of
 from lsp_server.reasons import Reason
 from lsp_server.settings import Settings
-from lsp_server.state.events import Item, Outcome
+from lsp_server.state.outcome import Item, Outcome
 
 
 class Attributor:

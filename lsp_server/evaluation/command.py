@@ -15,7 +15,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from engine.errors import StarfillError
 from engine.models import STARTER_ID, locate
 from lsp_server.calibration import LEAST, LEAST_IN_PROSE
-from lsp_server.completer import PLAIN, Policy
 from lsp_server.engines import connect
 from lsp_server.evaluation.folders import Folders
 from lsp_server.evaluation.holes import Hole, Kind, cut
@@ -30,7 +29,8 @@ from lsp_server.evaluation.tape import Recording, Tape
 from lsp_server.features.neighbours import budget_of
 from lsp_server.settings import Settings, load_settings
 from lsp_server.shaping import ALL_RULES, Rule
-from lsp_server.state.events import Surroundings
+from lsp_server.state.ask import Surroundings
+from lsp_server.state.policy import PLAIN, Policy
 
 LAYOUTS = ("anchored", "spm", "psm")
 CONTEXTS = ("files", "path")

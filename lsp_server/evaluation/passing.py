@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from engine.errors import StarfillError
-from lsp_server.completer import Engine
+from lsp_server.engines import Engine
 from lsp_server.evaluation.sandbox import passes, runs
 from lsp_server.evaluation.scores import Estimate, estimate, pass_at_k
 from lsp_server.evaluation.suites import Problem

@@ -8,13 +8,14 @@ from time import perf_counter
 
 from engine.errors import StarfillError
 from lsp_server.buffer import Buffer
-from lsp_server.completer import PLAIN, Completer, Policy
+from lsp_server.completer import Completer
 from lsp_server.evaluation import scores
 from lsp_server.evaluation.holes import Hole, Kind
 from lsp_server.evaluation.tape import Recording, Tape
 from lsp_server.reasons import Reason
 from lsp_server.shaping import Rule, Shaper
-from lsp_server.state.events import Surroundings
+from lsp_server.state.ask import Surroundings
+from lsp_server.state.policy import PLAIN, Policy
 from lsp_server.window import Window, window_at
 
 FAILED = frozenset({Reason.ENGINE_DOWN, Reason.LOADING, Reason.REFUSED, Reason.BUSY})

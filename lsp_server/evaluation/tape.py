@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.client import Chunk
 from engine.errors import StarfillError
-from lsp_server.completer import Engine, Progress
+from lsp_server.engines import Engine, Progress
 
 if TYPE_CHECKING:
     from engine.api import CompletionRequest
@@ -36,7 +36,7 @@ class Recording:
 
 
 class Tape:
-    """Implements `completer.Engine` over another engine; `layout` overrides the request's.
+    """Implements `engines.Engine` over another engine; `layout` overrides the request's.
 
     With `whole`, a generation is always taken to its end, so that rules that stop later can be tried on it.
     """
@@ -77,7 +77,7 @@ class Tape:
         return None if self._engine is None else self._engine.window
 
     async def ready(self, *, invoked: bool, progress: Progress | None) -> None:
-        """See `completer.Engine`."""
+        """See `engines.Engine`."""
         if self._engine is not None:
             await self._engine.ready(invoked=invoked, progress=progress)
 

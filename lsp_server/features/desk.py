@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from lsp_server.attribution.attributor import Attributor
 from lsp_server.attribution.origin import Origin
 from lsp_server.buffer import Position
-from lsp_server.calibration import LEAST_IN_PROSE
-from lsp_server.completer import Completer, Policy
+from lsp_server.completer import Completer
 from lsp_server.features.acceptance import Acceptance
-from lsp_server.features.confidence import Confidence
 from lsp_server.features.documents import Document
+from lsp_server.features.in_force import InForce
 from lsp_server.features.neighbours import Neighbours
 from lsp_server.features.offers import Offers
 from lsp_server.features.status import Status
 from lsp_server.privacy.admission import Admission
 from lsp_server.privacy.uris import local_path
-from lsp_server.settings import LiveSettings, names_another_engine
-from lsp_server.state.events import Outcome
+from lsp_server.settings import LiveSettings
+from lsp_server.state.outcome import Outcome
 from lsp_server.window import window_at
 
 
@@ -53,72 +52,27 @@ class Desk:
     def __init__(
         self,
         settings: LiveSettings,
+        in_force: InForce,
         completer: Completer,
         admission: Admission,
         status: Status,
         offers: Offers,
         acceptance: Acceptance,
-        confidence: Confidence,
         neighbours: Neighbours,
         attributor: Attributor,
         model_window: Callable[[], int | None],
-        change_engine: Callable[[], None],
     ) -> None:
-        """`model_window`: see `completer.Engine.window`. `change_engine` is called when the settings name another engine than
-        before.
-        """
+        """`model_window`: see `engines.Engine.window`."""
         self.offers = offers
         self._settings = settings
+        self._in_force = in_force
         self._completer = completer
         self._admission = admission
         self._status = status
         self._acceptance = acceptance
-        self._confidence = confidence
         self._neighbours = neighbours
         self._attributor = attributor
         self._model_window = model_window
-        self._change_engine = change_engine
-        self._settled = settings.current
-        self.settle()
-
-    def settle(self, roots: Iterable[str] | None = None) -> None:
-        """Settings changed, or the workspace's folders did: let everything go by them."""
-        settings, roots = self._settings.current, None if roots is None else tuple(roots)
-        self._admission.configure(settings, roots)
-        self._neighbours.configure(settings.context, roots)
-        self._attributor.configure(settings)
-        model = f"{settings.engine} {settings.model} {settings.dtype}"
-        self._acceptance.enabled = settings.statistics
-        self._confidence.configure(enabled=settings.statistics, model=model)
-        self._completer.configure(
-            max_tokens=settings.max_tokens,
-            policy=Policy(speculate=settings.speculate),
-            scope=model,
-        )
-        self._require()
-        before, self._settled = self._settled, settings
-        if names_another_engine(before, settings):
-            self._change_engine()
-        self._status.settled()
-        self.tell_notices()
-
-    def _require(self) -> None:
-        """Have what is learned of confidence go for the next request."""
-        wanted = self._settings.current.min_confidence
-        if wanted == "auto":
-            self._completer.require(self._confidence.least(), LEAST_IN_PROSE)
-        else:
-            self._completer.require(wanted, wanted)
-
-    def refresh(self) -> None:
-        """Let everything go by the user's own file, should it have changed."""
-        if self._settings.refresh():
-            self.settle()
-
-    def tell_notices(self) -> None:
-        """Tell the user what is wrong with their settings, once each."""
-        for notice in self._settings.take_notices():
-            self._status.tell(f"starfill: {notice.text}", error=False)
 
     async def complete(
         self,
@@ -132,9 +86,7 @@ class Desk:
         selected: Selected | None = None,
     ) -> Offered:
         """Complete there. `identifier` is the first item's id, if it was told already."""
-        self.refresh()
-        self._require()
-        self.tell_notices()
+        self._in_force.renew()
         self._status.began()
         outcome: Outcome | None = None
         try:

@@ -10,7 +10,7 @@ from lsp_server.context import MOST_TOKENS, Context, Other
 from lsp_server.features.documents import Document
 from lsp_server.privacy.admission import Admission
 from lsp_server.privacy.uris import local_path, place_of
-from lsp_server.state.events import Surroundings
+from lsp_server.state.ask import Surroundings
 from lsp_server.window import Window
 
 ENOUGH = 4_096

@@ -9,7 +9,7 @@ from typing import Any
 
 from cachetools import LRUCache
 
-from lsp_server.state.events import Item
+from lsp_server.state.outcome import Item
 
 _MAX_OFFERS = 256
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from lsp_server.attribution.origin import sentence
 from lsp_server.messages import DID_CHANGE_STATUS
 from lsp_server.reasons import Reason
-from lsp_server.state.events import Outcome
+from lsp_server.state.outcome import Outcome
 
 
 class Kind(StrEnum):

@@ -28,43 +28,25 @@ What holds in every order of events (`tests/unit/test_life_interleavings.py`):
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import assert_never
 
 from engine.errors import EngineAbsent
 from lsp_server.reasons import Reason
 from lsp_server.reuse import ReuseStore
 from lsp_server.rules.languages import by_id
 from lsp_server.shaping import wanted
+from lsp_server.state import effects, events
+from lsp_server.state.ask import Ask, RequestId
+from lsp_server.state.call import Purpose
 from lsp_server.state.debounce import Debounce
-from lsp_server.state.events import (
-    Answer,
-    Arrived,
-    Ask,
-    Asked,
-    Cancelled,
-    Closed,
-    Due,
-    Edited,
-    Effect,
-    Event,
-    Fail,
-    Idle,
-    Late,
-    Outcome,
-    Over,
-    Pasted,
-    Prepare,
-    Purpose,
-    Ready,
-    Release,
-    Replied,
-    RequestId,
-    Show,
-    Typed,
-    Wake,
-)
+from lsp_server.state.effects import Effect
+from lsp_server.state.events import Event
+from lsp_server.state.outcome import Outcome
+from lsp_server.state.policy import Policy
+from lsp_server.state.requests import Requests
 from lsp_server.state.showing import Showing
 from lsp_server.state.speculation import Speculation
-from lsp_server.state.stages import Counts, Policy, Request, Stage
+from lsp_server.state.stages import Counts, Request, Stage
 from lsp_server.state.streams import Stream, reason_of, reused, with_alternatives
 from lsp_server.state.switchboard import Switchboard
 from lsp_server.window import Window
@@ -78,52 +60,66 @@ class Life:
         self.counts = Counts()
         self._store = store
         self._debounce = debounce
-        self._requests: dict[str, list[Request]] = {}
-        self._last_ask: Ask | None = None
-        self._now = 0.0
-        self._effects: list[Effect] = []
+        self._requests = Requests(self._emit)
         self._board = Switchboard(store, self._emit)
         self._showing = Showing()
         self.ahead = Speculation(self._board, store, self._emit)
-
-    def _emit(self, effect: Effect) -> None:
-        self._effects.append(effect)
+        self._last_ask: Ask | None = None
+        self._now = 0.0
+        self._effects: list[Effect] = []
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take in what happened -> what is to be done, in this order."""
         self._now, self._effects = now, []
         match event:
-            case Asked(number, ask):
+            case events.Asked(number, ask):
                 self._asked(number, ask)
-            case Edited(document, typed):
-                self._edited(document, typed)
-            case Pasted(document, window):
-                self._pasted(document, window)
-            case Closed(document):
-                self._closed(document)
-            case Arrived(number, chunk):
+            case events.Arrived(number, chunk):
                 stream = self._board.find(number)
                 if stream is not None and not stream.closing:
                     self._arrived(stream, stream.take(chunk, now))
-            case Over(number, error):
+            case events.Over(number, error):
                 if (stream := self._board.find(number)) is not None:
                     self._over(stream, error)
-            case Idle(serial):
-                if not self._at_work:
+            case events.Edited(document, typed):
+                self._edited(document, typed)
+            case events.Pasted(document, window):
+                self._pasted(document, window)
+            case events.Closed(document):
+                self._closed(document)
+            case events.Idle(serial):
+                if not self._requests.at_work:
                     self.ahead.idle(serial, now, prime=self.policy.prime)
-            case Cancelled(number) | Replied(number) | Ready(number) | Due(number) | Late(number):
-                if (request := self._find(number)) is not None:
+            case events.OfRequest(number):
+                if (request := self._requests.find(number)) is not None:
                     self._of_request(request, event)
+            case _:
+                assert_never(event)
         return self._effects
+
+    def _of_request(self, request: Request, event: events.OfRequest) -> None:
+        match event, request.stage:
+            case events.Ready(_, error), Stage.PREPARING:
+                self._ready(request, error)
+            case events.Due(), Stage.WAITING:
+                request.go_on(min(self._now, request.due))  # an alarm that comes late is our own delay
+                self._ask_engine(request, Purpose.COMPLETE)
+            case events.Late(), _:
+                self._requests.reply(request, Outcome(reason=Reason.PENDING, total=self._now - request.since))
+            case events.Cancelled(), _:
+                self._cancelled(request)
+            case events.Replied(), _:
+                self._replied(request)
+            case _:
+                pass  # it came too late to matter
+
+    def _emit(self, effect: Effect) -> None:
+        self._effects.append(effect)
 
     @property
     def at_rest(self) -> bool:
         """Whether nothing is under way."""
-        return not self._requests and not list(self._board)
-
-    @property
-    def _at_work(self) -> bool:
-        return any(request.stage is not Stage.DONE for requests in self._requests.values() for request in requests)
+        return self._requests.empty and not list(self._board)
 
     def shown_at(self, document: str, window: Window) -> bool:
         """Whether the last completion was shown at this very place."""
@@ -133,84 +129,26 @@ class Life:
         """The engine is gone, or another one."""
         self._board.lost()
 
-    # -- what clients do ---------------------------------------------------------------------------------------------
+    # -- one request, from being asked to its reply ------------------------------------------------------------------
 
     def _asked(self, number: RequestId, ask: Ask) -> None:
         self.counts.asked += 1
         self.ahead.stir()
         self._last_ask = ask
         self._dismiss(ask.document, Reason.SUPERSEDED)
-        request = Request(number, ask, self._now)
-        self._requests.setdefault(ask.document, []).append(request)
+        self._requests.enter(Request(number, ask, self._now))
         if ask.patience is not None:
-            self._emit(Wake(self._now + ask.patience, Late(number)))
-        self._begin(request)
+            self._emit(effects.Wake(self._now + ask.patience, events.Late(number)))
+        self._begin_next(ask.document)
 
-    def _edited(self, document: str, typed: tuple[Typed, ...] | None) -> None:
-        self._debounce.key(self._now, typed=typed is not None)
-        self.ahead.stir()
-        self.ahead.hidden()
-        self._dismiss(document, Reason.OUTDATED)
-        for stream in self._board.of(document):
-            if typed is None or not all(stream.follow(edit) for edit in typed):
-                self._board.close(stream)
-
-    def _pasted(self, document: str, window: Window) -> None:
-        last = self._last_ask
-        if last is None or document != last.document or self._at_work:
-            return
-        if self.policy.speculate and self.policy.prime and self._board.worth_priming(document, window):
-            self.ahead.prime(replace(last, window=window, candidates=1), self._now)
-
-    def _closed(self, document: str) -> None:
-        self.ahead.stir()
-        self.ahead.hidden()
-        self._dismiss(document, Reason.OUTDATED)
-        for stream in self._board.of(document):
-            self._board.close(stream)
-        self._store.forget(document)
-        self._showing.forget(document)
-
-    def _of_request(self, request: Request, event: Event) -> None:
-        match event, request.stage:
-            case Cancelled(), _:
-                if request.outcome is None:
-                    for stream in self._board.owned(request.ask.document, request.id):
-                        self._board.close(stream)
-                    self._let_go(request)
-                request.outcome, request.stage = Outcome(reason=Reason.CANCELLED), Stage.DONE
-            case Replied(), _:
-                self._replied(request)
-            case Ready(_, error), Stage.PREPARING:
-                self._ready(request, error)
-            case Due(), Stage.WAITING:
-                request.go_on(min(self._now, request.due))  # an alarm that comes late is our own delay
-                self._ask_engine(request, Purpose.COMPLETE)
-            case Late(), _ if request.outcome is None:
-                request.outcome = Outcome(reason=Reason.PENDING, total=self._now - request.since)
-                self._emit(Answer(request.id, request.outcome))
-            case _:
-                pass  # it came too late to matter
-
-    def _replied(self, request: Request) -> None:
-        request.replied = True
-        self._remove_if_over(request)
-        if request.outcome is not None and request.outcome.items:
-            self._showing.shown(request.ask, request.outcome)
-        if self.policy.speculate and request.outcome is not None and request.outcome.items:
-            self.ahead.shown(request.ask, request.outcome.items[0].text, self._now)
-        for other in self._requests.get(request.ask.document, []):
-            if other.stage is Stage.QUEUED:
-                self._begin(other)
-                break
-
-    # -- one request's stages ----------------------------------------------------------------------------------------
+    def _begin_next(self, document: str) -> None:
+        if (request := self._requests.next_of(document)) is not None:
+            self._begin(request)
 
     def _begin(self, request: Request) -> None:
+        """It is its turn: answer it from memory, let a stream go on for it, or get an engine ready."""
         ask = request.ask
-        if any(not other.replied for other in self._requests[ask.document] if other is not request):
-            return  # QUEUED
-        if not ask.invoked and (reason := _unwanted(ask)) is not None:
+        if not ask.invoked and (reason := wanted(ask.window, by_id(ask.surroundings.language))) is not None:
             self._answer(request, Outcome(reason=reason))
             return
         if ask.candidates == 1 and self._attach(request):
@@ -224,9 +162,7 @@ class Life:
             if stream.call.purpose is not Purpose.PRIME:  # which the engine ends by itself, and goes on from
                 self._board.close(stream)
         request.first = found
-        request.stage = Stage.PREPARING
-        request.wait(self._now)
-        self._emit(Prepare(request.id, ask.invoked))
+        self._prepare(request)
 
     def _attach(self, request: Request) -> bool:
         """Let a stream that has come to the request's place go on for it -> whether there is one."""
@@ -250,6 +186,11 @@ class Life:
         rest = self._showing.rest(ask, found, request.since, self._now) if ask.candidates == 1 else None
         return rest or (None if found is None else reused(found, ask, request.since, self._now))
 
+    def _prepare(self, request: Request) -> None:
+        request.stage = Stage.PREPARING
+        request.wait(self._now)
+        self._emit(effects.Prepare(request.id, request.ask.invoked))
+
     def _ready(self, request: Request, error: Exception | None) -> None:
         if error is not None:
             self._fail(request, error)
@@ -263,7 +204,7 @@ class Life:
                 self.counts.primed += 1
                 self.ahead.yield_to(request.ask.document)
                 self._board.call(request.ask, Purpose.PRIME, request.id, self._now)
-            self._emit(Wake(request.due, Due(request.id)))
+            self._emit(effects.Wake(request.due, events.Due(request.id)))
 
     def _ask_engine(self, request: Request, purpose: Purpose) -> None:
         self.ahead.yield_to(request.ask.document)
@@ -277,9 +218,9 @@ class Life:
         request.stream = self._board.call(request.ask, purpose, request.id, self._now).id
 
     def _arrived(self, stream: Stream, news: str | None) -> None:
-        request = self._find(stream.owner)
+        request = self._requests.find(stream.owner)
         if request is not None and news is not None and self._may_show(request, stream):
-            self._emit(Show(request.id, news, request.waited(self._now)))
+            self._emit(effects.Show(request.id, news, request.waited(self._now)))
         if stream.enough and stream.call.purpose is not Purpose.PRIME:
             self._board.close(stream)
             if request is not None:
@@ -305,12 +246,79 @@ class Life:
             request.first = outcome
             self._ask_engine(request, Purpose.SAMPLE)
 
+    def _answer(self, request: Request, outcome: Outcome) -> None:
+        if outcome.items and not request.ask.invoked:
+            doubt = self.policy.doubt(outcome.items[0].logprob, prose=outcome.prose)
+            if doubt is not None:
+                outcome = replace(outcome, items=(), reason=doubt[0], detail=doubt[1])
+        self.counts.generated += outcome.generated
+        self._requests.answer(request, replace(outcome, waited=request.waited(self._now)))
+
+    def _replied(self, request: Request) -> None:
+        self._requests.replied(request)
+        if request.outcome is not None and request.outcome.items:
+            self._showing.shown(request.ask, request.outcome)
+            if self.policy.speculate:
+                self.ahead.shown(request.ask, request.outcome.items[0].text, self._now)
+        self._begin_next(request.ask.document)
+
+    # -- what comes between ------------------------------------------------------------------------------------------
+
+    def _cancelled(self, request: Request) -> None:
+        if request.outcome is None:
+            for stream in self._board.owned(request.ask.document, request.id):
+                self._board.close(stream)
+            self._let_go(request)
+        request.outcome = Outcome(reason=Reason.CANCELLED)
+        self._requests.end(request)
+
+    def _edited(self, document: str, typed: tuple[events.Typed, ...] | None) -> None:
+        self._debounce.key(self._now, typed=typed is not None)
+        self.ahead.stir()
+        self.ahead.hidden()
+        self._dismiss(document, Reason.OUTDATED)
+        for stream in self._board.of(document):
+            if typed is None or not all(stream.follow(edit) for edit in typed):
+                self._board.close(stream)
+
+    def _pasted(self, document: str, window: Window) -> None:
+        last = self._last_ask
+        if last is None or document != last.document or self._requests.at_work:
+            return
+        if self.policy.speculate and self.policy.prime and self._board.worth_priming(document, window):
+            self.ahead.prime(replace(last, window=window, candidates=1), self._now)
+
+    def _closed(self, document: str) -> None:
+        self.ahead.stir()
+        self.ahead.hidden()
+        self._dismiss(document, Reason.OUTDATED)
+        for stream in self._board.of(document):
+            self._board.close(stream)
+        self._store.forget(document)
+        self._showing.forget(document)
+
+    def _dismiss(self, document: str, reason: Reason) -> None:
+        """Nothing that was asked so far may be shown any more. Streams are left to what comes next."""
+        for request in self._requests.of(document):
+            self._requests.take_back(request, Outcome(reason=reason, total=self._now - request.since))
+            self._let_go(request)
+            self._requests.end(request)
+
+    def _let_go(self, request: Request) -> None:
+        """Leave what a request has under way to others."""
+        if request.stage is Stage.PREPARING:
+            self._emit(effects.Release(request.id))
+        for stream in self._board.owned(request.ask.document, request.id):
+            stream.owner = None
+            if stream.call.purpose is Purpose.SAMPLE:
+                self._board.close(stream)
+
     def _over(self, stream: Stream, error: Exception | None) -> None:
         self._board.over(stream, self._now)
         self.ahead.over(stream, error, self._now)
         if error is not None and not stream.closing:
             self._board.lost()  # it may be another engine next time, with nothing on its device
-        request = self._find(stream.owner)
+        request = self._requests.find(stream.owner)
         if request is None or request.stream != stream.id or stream.closing:
             return
         if error is None:
@@ -323,8 +331,8 @@ class Life:
             self._answer(request, request.first)
         elif isinstance(error, EngineAbsent) and not request.retried:
             # It left or died since it was last heard of, and was not sent anything: start it, and ask again.
-            request.retried, request.stage, request.stream = True, Stage.PREPARING, None
-            self._emit(Prepare(request.id, request.ask.invoked))
+            request.retried, request.stream = True, None
+            self._prepare(request)
         else:
             self._fail(request, error)
 
@@ -332,60 +340,4 @@ class Life:
         if (known := reason_of(error)) is not None:
             self._answer(request, Outcome(reason=known[0], detail=known[1], total=self._now - request.since))
         else:
-            if request.outcome is None:
-                request.outcome = Outcome(reason=Reason.ENGINE_DOWN)
-                self._emit(Fail(request.id, error))
-            request.stage = Stage.DONE
-            self._remove_if_over(request)
-
-    def _answer(self, request: Request, outcome: Outcome) -> None:
-        if outcome.items and not request.ask.invoked:
-            doubt = self.policy.doubt(outcome.items[0].logprob, prose=outcome.prose)
-            if doubt is not None:
-                outcome = replace(outcome, items=(), reason=doubt[0], detail=doubt[1])
-        request.stage = Stage.DONE
-        self.counts.generated += outcome.generated
-        if request.outcome is None:
-            request.outcome = replace(outcome, waited=request.waited(self._now))
-            self._emit(Answer(request.id, request.outcome))
-        self._remove_if_over(request)
-
-    def _dismiss(self, document: str, reason: Reason) -> None:
-        """Nothing that was asked so far may be shown any more. Streams are left to what comes next."""
-        for request in self._requests.get(document, []).copy():
-            if not request.replied and (request.outcome is None or request.outcome.items):
-                request.outcome = Outcome(reason=reason, total=self._now - request.since)
-                self._emit(Answer(request.id, request.outcome))
-            self._let_go(request)
-            request.stage = Stage.DONE
-            self._remove_if_over(request)
-
-    def _let_go(self, request: Request) -> None:
-        """Leave what a request has under way to others."""
-        if request.stage is Stage.PREPARING:
-            self._emit(Release(request.id))
-        for stream in self._board.owned(request.ask.document, request.id):
-            stream.owner = None
-            if stream.call.purpose is Purpose.SAMPLE:
-                self._board.close(stream)
-
-    # -- looking up --------------------------------------------------------------------------------------------------
-
-    def _find(self, number: RequestId | None) -> Request | None:
-        for requests in self._requests.values():
-            for request in requests:
-                if request.id == number:
-                    return request
-        return None
-
-    def _remove_if_over(self, request: Request) -> None:
-        requests = self._requests.get(request.ask.document, [])
-        if request.replied and request.stage is Stage.DONE and request in requests:
-            requests.remove(request)
-            if not requests:
-                del self._requests[request.ask.document]
-
-
-def _unwanted(ask: Ask) -> Reason | None:
-    """Why an automatic request is not for the model."""
-    return wanted(ask.window, by_id(ask.surroundings.language))
+            self._requests.fail(request, error)

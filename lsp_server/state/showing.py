@@ -11,7 +11,8 @@ from cachetools import LRUCache
 from lsp_server.reuse import Reusable, typed_since
 from lsp_server.rules.languages import by_id
 from lsp_server.shaping import MAX_LINES, Shaper
-from lsp_server.state.events import Ask, Item, Outcome
+from lsp_server.state.ask import Ask
+from lsp_server.state.outcome import Item, Outcome
 from lsp_server.window import Window
 
 _DOCUMENTS = 16

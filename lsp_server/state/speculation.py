@@ -12,7 +12,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from lsp_server.reuse import ReuseStore
-from lsp_server.state.events import Ask, Effect, Idle, Purpose, StreamId, Wake
+from lsp_server.state.ask import Ask
+from lsp_server.state.call import Purpose, StreamId
+from lsp_server.state.effects import Effect, Wake
+from lsp_server.state.events import Idle
 from lsp_server.state.streams import Stream, goes_beyond_its_line
 from lsp_server.state.switchboard import Switchboard
 from lsp_server.window import Window

@@ -11,7 +11,10 @@ from lsp_server.reuse import Reusable, typed_since
 from lsp_server.rules.hygiene import CleanStream
 from lsp_server.rules.languages import Language, by_id
 from lsp_server.shaping import CLOSERS, Shaper
-from lsp_server.state.events import Ask, Call, Item, Outcome, Purpose, RequestId, StreamId, Typed
+from lsp_server.state.ask import Ask, RequestId
+from lsp_server.state.call import Call, Purpose, StreamId
+from lsp_server.state.events import Typed
+from lsp_server.state.outcome import Item, Outcome
 from lsp_server.window import Window
 
 

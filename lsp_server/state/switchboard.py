@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from lsp_server.reuse import Remembered, ReuseStore, typed_since
-from lsp_server.state.events import Ask, Call, Close, Effect, Open, Purpose, RequestId, StreamId
+from lsp_server.state.ask import Ask, RequestId
+from lsp_server.state.call import Call, Purpose, StreamId
+from lsp_server.state.effects import Close, Effect, Open
 from lsp_server.state.streams import Stream
 from lsp_server.window import Window
 

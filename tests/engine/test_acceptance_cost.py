@@ -15,14 +15,15 @@ import pytest
 
 from engine.client import Chunk
 from engine.models import STARTER
-from lsp_server.completer import Completer, Policy
+from lsp_server.completer import Completer
+from lsp_server.state.policy import Policy
 from lsp_server.window import Window
 from tests.harness.aio import async_test
 from tests.harness.inprocess import InProcessEngine
 
 
 class Inside:
-    """A `completer.Engine` without process and wire. `computed` has the prompt tokens that each call computed."""
+    """A `engines.Engine` without process and wire. `computed` has the prompt tokens that each call computed."""
 
     primes = True
     window: int | None = None

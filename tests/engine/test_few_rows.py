@@ -241,7 +241,7 @@ def test_where_compiled_code_cannot_be_had_torch_computes_everything(
 
         monkeypatch.setattr("engine.compiled_rows.Code", refuse)
     elif missing == "order":
-        monkeypatch.setattr("engine.packed.lanes", lambda dtype: None)
+        monkeypatch.setattr("engine.blocked.lanes", lambda dtype: None)
     else:
         monkeypatch.setattr(CompiledRows, "logits", lambda self, x: x.new_zeros(len(x), 768))
     with caplog.at_level(logging.INFO):

@@ -18,8 +18,9 @@ import pytest
 from engine import registry
 from engine.api import CompletionRequest
 from engine.errors import EngineLoading, EngineUnavailable
-from engine.launcher import EngineOptions, SharedEngine, describe, stop
+from engine.launcher import EngineOptions, SharedEngine, stop
 from engine.liveness import Patience
+from engine.standing import describe
 from engine.starting import log_files
 from tests.harness.aio import async_test
 from tests.harness.faulty import PROMPT, SCRIPT, SOURCE, Faults, faulty_command

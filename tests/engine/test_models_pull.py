@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ from engine.errors import CheckpointError, HubError
 from engine.models import locate
 from engine.models.record import read_record
 from tests.harness.checkpoints import make_checkpoint
-from tests.harness.hub import FakeHub, Repo, serving
+from tests.harness.hub import FakeHub, Repo
 from tests.harness.pickles import BIN, Call, as_pickled
 from tests.harness.process import isolated_env
 from tests.harness.published import as_santacoder
@@ -30,28 +29,11 @@ from tests.harness.pulls import (
     Asked,
     Told,
     fetch,
-    nobodys_environment,
     nothing_is_here,
-    published,
     starfill_models,
 )
 
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return published(tmp_path_factory.mktemp("source") / "m")
-
-
-@pytest.fixture
-def hub(model: Path) -> Iterator[FakeHub]:
-    with serving(FakeHub()) as served:
-        served.add(ID, model, licence="bigcode-openrail-m")
-        yield served
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: FakeHub) -> Path:
-    return nobodys_environment(tmp_path, hub, monkeypatch)
+pytestmark = pytest.mark.usefixtures("home")
 
 
 # What arrives
@@ -353,3 +335,14 @@ def test_more_bytes_than_were_named_are_not_taken(hub: FakeHub, home: Path, mode
     with pytest.raises(HubError, match="sends more than"):
         fetch()
     assert nothing_is_here(home)
+
+
+def test_a_program_hears_how_far_it_has_come(hub: FakeHub, home: Path) -> None:
+    done = starfill_models("pull", ID, "--accept-licence", "--json", home=home, HF_ENDPOINT=hub.url)
+    assert done.returncode == 0, done.stderr
+    *steps, last = [json.loads(line) for line in done.stdout.splitlines()]
+    counts = [(step["done"], step["total"]) for step in steps if "done" in step]
+    assert counts[0][0] == 0
+    assert counts == sorted(counts)
+    assert counts[-1][0] == counts[-1][1] > 0
+    assert last == {"id": ID, "commit": hub.models[ID].commit("main"), "fresh": True}

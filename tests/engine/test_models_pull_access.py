@@ -9,7 +9,6 @@ import pty
 import subprocess
 import sys
 from collections import namedtuple
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,30 +31,13 @@ from tests.harness.pulls import (
     Asked,
     Told,
     fetch,
-    nobodys_environment,
     nothing_is_here,
-    published,
     starfill_models,
 )
 
 TOKEN = "hf_of_a_member"
 
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return published(tmp_path_factory.mktemp("source") / "m")
-
-
-@pytest.fixture
-def hub(model: Path) -> Iterator[FakeHub]:
-    with serving(FakeHub()) as served:
-        served.add(ID, model, licence="bigcode-openrail-m")
-        yield served
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: FakeHub) -> Path:
-    return nobodys_environment(tmp_path, hub, monkeypatch)
+pytestmark = pytest.mark.usefixtures("home")
 
 
 # Gates, tokens, licences
@@ -214,7 +196,7 @@ def test_a_disk_that_is_too_small_is_noticed_before_the_weights(
     hub: FakeHub, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr("engine.models.pulling.shutil.disk_usage", lambda path: usage(2**30, 2**30, 1_000))
+    monkeypatch.setattr("engine.models.staging.shutil.disk_usage", lambda path: usage(2**30, 2**30, 1_000))
     with pytest.raises(HubError, match=rf"{ID} needs .* of disk at {home}.*, 1000 B are free; make room"):
         fetch()
     assert not [path for path in hub.paths() if "/cdn/" in path]

@@ -42,6 +42,14 @@ def test_models_agree_with_transformers_on_the_device(tmp_path: Path) -> None:
     assert code == 0
 
 
+def test_graphs_draws_and_guesses_on_the_device(tmp_path: Path) -> None:
+    code = main(["--part", "runner", "--toy", "--out", str(tmp_path)])
+    rows = read_rows([tmp_path / "runner.jsonl"])
+    assert [row for row in rows if row.passed]
+    assert not [row for row in rows if row.failed or row.error]
+    assert code == 0
+
+
 def test_the_read_kernel_reads_everything() -> None:
     triton_read = pytest.importorskip("benchmarks.triton_read")
     data = torch.randn(8192 * 1000, device=CUDA)

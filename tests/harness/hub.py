@@ -91,10 +91,6 @@ class FakeHub:
         """The paths that were asked for."""
         return [seen.path for seen in self.seen if seen.method == method]
 
-    def sent_for(self, name: str) -> list[str | None]:
-        """The ranges with which a file's content was asked for, in order."""
-        return [seen.range for seen in self.seen if seen.method == "GET" and seen.path.endswith(f"/{name}")]
-
     def app(self) -> Starlette:
         """The hub and its second server in one: which of the two is asked shows in the path."""
         return Starlette(

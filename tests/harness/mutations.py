@@ -24,8 +24,6 @@ ODD: tuple[Any, ...] = (
     "\u0000", "y" * 5_000, URI, [], [None], [[]], {}, {"uri": None}, {"line": 0}, {"kind": "snippet"}, DEEP,
 )  # fmt: skip
 COMMANDS = frozenset({"starfill.status"})
-POSITIONED = frozenset({"textDocument/inlineCompletion", "textDocument/completion"})
-NO_REPLY_NEEDED = frozenset({"exit"})
 
 
 def recorded(random: Random) -> list[Message]:

@@ -71,7 +71,7 @@ class MemoryChannel:
 
 
 class QuickEngine:
-    """A `lsp_server.completer.Engine` that says `text` in two chunks to whatever it is asked; `on_call` hears each call."""
+    """A `lsp_server.engines.Engine` that says `text` in two chunks to whatever it is asked; `on_call` hears each call."""
 
     primes = False
     window: int | None = None

@@ -12,9 +12,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 pytest.importorskip("triton")
 
+from engine.cuda.buckets import Bucket
+from engine.cuda.graphs import HostDevice
+from engine.cuda.passes import once
+from engine.cuda.places import Place
 from engine.gpt_bigcode import GPTBigCode, Layer, ModelShape, Weights
 from engine.ops import Head, Linear, Norm, Ops
 from engine.step import Span
+from triton_kernels.family import cases
 from triton_kernels.launch import recorded
 from triton_kernels.ops import TritonOps
 
@@ -104,6 +109,45 @@ def test_many_tokens_leave_the_products_to_torch(lengths: list[int]) -> None:
     layer = ["layer_norm", "append", "attend_kernel", "layer_norm"]
     assert ours[: 1 + len(layer) * 3] == ["embed", *layer * 3]
     assert torchs["linear"] == 4 * 3
+
+
+class Nowhere(HostDevice):
+    """Buffers on the meta device."""
+
+    device = torch.device("meta")
+
+
+@pytest.mark.parametrize("layers", [1, 24])
+@pytest.mark.parametrize(
+    ("bucket", "most"),
+    [
+        (Bucket(1, 2048, follows=True), 3),
+        (Bucket(1, 8192, drawn=True, follows=True), 3),
+        (Bucket(1, 8192, masked=True), 2),
+        (Bucket(4, 4096), 2),
+        (Bucket(4, 4096, drawn=True, narrowed=True), 4),
+    ],
+    ids=["greedy", "drawn", "masked", "guesses", "filtered"],
+)
+def test_a_captured_pass_takes_five_launches_a_layer_and_three(bucket: Bucket, most: int, layers: int) -> None:
+    """From token ids to token ids, the step to the next token included, and nothing of torch's."""
+    tested = model(TritonOps(Head), layers)
+    place, kv = Place(bucket, tested.shape.vocab_size, Nowhere()), tested.new_kv(2, 8192)
+    with recorded(dry=True):
+        once(tested, place, kv)  # scratch memory grows
+    with recorded(dry=True) as launches, Counting() as counting:
+        ids, logprobs = once(tested, place, kv)
+    assert ids.shape == logprobs.shape == (bucket.rows,)
+    assert len(launches) == 5 * layers + most
+    assert not counting.calls
+
+
+def test_every_kernel_of_a_captured_pass_waits_for_the_one_before_it() -> None:
+    kernels = {case.launch.name: case.launch.kernel for case in cases(90)}
+    assert len(kernels) >= 11
+    for name, kernel in kernels.items():
+        assert "DEPENDENT" in kernel.arg_names, name
+        assert kernel.src.count("DEPENDENT") > 1, name
 
 
 def test_recording_ends_with_its_block() -> None:

@@ -6,10 +6,8 @@ import asyncio
 import json
 import os
 import signal
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,9 @@ import pytest
 from lsp_server.actions import dialogue
 from tests.harness.aio import async_test
 from tests.harness.editor import FakeEditor, Pending, ServerError, span
-from tests.harness.process import Child, http_over_unix, isolated_env, temporary_home, wait_for_health
+from tests.harness.process import http_over_unix
 from tests.harness.scripted import starter_tokenizer
+from tests.harness.served import Served, scripted_engine
 
 URI = "untitled:shop.py"
 TEXT = "import os\r\n\r\n\r\ndef total(prices):\r\n    result = 0\r\n    return result\r\n"
@@ -28,57 +27,50 @@ LONG = "one two three " + " ".join(f"w{a}{b}" for a in "abcdefghijklm" for b in 
 TERMS = "somebody's terms apply"
 
 
-@dataclass(frozen=True, slots=True)
-class Engine:
-    socket: Path
-    home: Path
-    child: Child
-
-    async def editor(self, *flags: str) -> FakeEditor:
-        argv = [sys.executable, "-m", "lsp_server", "lsp", "--engine", f"unix:{self.socket}", *flags]
-        return await FakeEditor.start(argv, env=isolated_env(self.home))
-
-    def asked(self) -> dict[str, int]:
-        """Of how many requests the engine knows, and how many of them run."""
-        reply = http_over_unix(self.socket, "/starfill/requests")
-        requests = json.loads(reply.body)["requests"]
-        return {
-            "all": len(requests),
-            "running": sum(each["state"] in ("queued", "prefill", "decode") for each in requests),
-        }
+@asynccontextmanager
+async def opened(
+    engine: Served, *flags: str, client: str = "vscode", text: str = TEXT, quiet: bool = False
+) -> AsyncIterator[FakeEditor]:
+    """An editor at work on a text; `quiet`: what is said to its user does not matter."""
+    async with await engine.editor(*flags) as editor:
+        if quiet:
+            editor.ignore("window/showMessage")
+        await editor.initialize(client)
+        editor.open(URI, "python", text)
+        yield editor
 
 
-@contextmanager
-def scripted(script: str, *options: str) -> Iterator[Engine]:
-    with temporary_home() as home:
-        socket = home / "e.sock"
-        argv = ("tests.harness.scripted", "--socket", str(socket), "--script", script, *options)
-        with Child.module(*argv, home=home) as child:
-            wait_for_health(socket, child=child)
-            yield Engine(socket, home, child)
+def requests_of(engine: Served) -> dict[str, int]:
+    """Of how many requests the engine knows, and how many of them run."""
+    reply = http_over_unix(engine.socket, "/starfill/requests")
+    requests = json.loads(reply.body)["requests"]
+    return {
+        "all": len(requests),
+        "running": sum(each["state"] in ("queued", "prefill", "decode") for each in requests),
+    }
 
 
 @pytest.fixture(scope="module")
-def alpaca() -> Iterator[Engine]:
-    with scripted(SAID, "--instruct", "alpaca", "--terms", TERMS) as engine:
+def alpaca() -> Iterator[Served]:
+    with scripted_engine(SAID, "--instruct", "alpaca", "--terms", TERMS) as engine:
         yield engine
 
 
 @pytest.fixture(scope="module")
-def slow() -> Iterator[Engine]:
-    with scripted(LONG, "--instruct", "alpaca", "--delay", "0.05") as engine:
+def slow() -> Iterator[Served]:
+    with scripted_engine(LONG, "--instruct", "alpaca", "--delay", "0.05") as engine:
         yield engine
 
 
 @pytest.fixture(scope="module")
-def base() -> Iterator[Engine]:
-    with scripted("total += price", "--instruct", "assistant") as engine:
+def base() -> Iterator[Served]:
+    with scripted_engine("total += price", "--instruct", "assistant") as engine:
         yield engine
 
 
 @pytest.fixture(scope="module")
-def plain() -> Iterator[Engine]:
-    with scripted("It adds.") as engine:
+def plain() -> Iterator[Served]:
+    with scripted_engine("It adds.") as engine:
         yield engine
 
 
@@ -119,11 +111,21 @@ def applies(editor: FakeEditor, *, accept: bool = True) -> list[dict[str, Any]]:
     return asked
 
 
+async def first_line(editor: FakeEditor) -> None:
+    await editor.until(lambda: any(len(each) > 1 for each in editor.progress.values()), "a first line")
+
+
+async def stopped(engine: Served) -> None:
+    for _ in range(500):
+        if not (await asyncio.to_thread(requests_of, engine))["running"]:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("the model goes on")
+
+
 @async_test()
-async def test_an_answer_in_words_is_shown_and_returned(alpaca: Engine) -> None:
-    async with await alpaca.editor() as editor:
-        await editor.initialize("vscode")
-        editor.open(URI, "python", TEXT)
+async def test_an_answer_in_words_is_shown_and_returned(alpaca: Served) -> None:
+    async with opened(alpaca) as editor:
         found = await code_actions(editor, span(3, 0, 5, 17), triggerKind=1).result()
         titles = [entry["title"] for entry in found]
         assert titles == ["Explain (starfill)", "Document (starfill)", "Write tests (starfill)"]
@@ -141,14 +143,11 @@ async def test_an_answer_in_words_is_shown_and_returned(alpaca: Engine) -> None:
 
 
 @pytest.mark.parametrize("client", ["vscode", "neovim-0.12", "helix"])
-def test_code_comes_as_an_edit_with_the_documents_line_ends(alpaca: Engine, client: str) -> None:
+def test_code_comes_as_an_edit_with_the_documents_line_ends(alpaca: Served, client: str) -> None:
     @async_test()
     async def run() -> None:
-        async with await alpaca.editor() as editor:
-            editor.ignore("window/showMessage")
-            await editor.initialize(client)
+        async with opened(alpaca, client=client, quiet=True) as editor:
             asked = applies(editor)
-            editor.open(URI, "python", TEXT)
             reply = await perform(editor, "document", span(4, 6), version=1).result()
             assert reply["applied"] is True
             new = SAID.strip("\n").replace("\n", "\r\n")
@@ -164,12 +163,9 @@ def test_code_comes_as_an_edit_with_the_documents_line_ends(alpaca: Engine, clie
 
 
 @async_test()
-async def test_an_edit_that_the_user_rejects_is_not_applied(alpaca: Engine) -> None:
-    async with await alpaca.editor() as editor:
-        await editor.initialize("vscode")
-        editor.ignore("window/showMessage")
+async def test_an_edit_that_the_user_rejects_is_not_applied(alpaca: Served) -> None:
+    async with opened(alpaca, quiet=True) as editor:
         applies(editor, accept=False)
-        editor.open(URI, "python", TEXT)
         reply = await rewrite(editor, "Shorter.", span(3, 0, 6, 0)).result()
         assert (reply["applied"], reply["reason"]) == (False, "not_applied")
         assert reply["text"] == SAID.strip()
@@ -177,13 +173,11 @@ async def test_an_edit_that_the_user_rejects_is_not_applied(alpaca: Engine) -> N
 
 
 @async_test()
-async def test_an_edit_for_an_older_text_is_never_applied(slow: Engine) -> None:
-    async with await slow.editor() as editor:
-        await editor.initialize("vscode")
+async def test_an_edit_for_an_older_text_is_never_applied(slow: Served) -> None:
+    async with opened(slow) as editor:
         asked = applies(editor)
-        editor.open(URI, "python", TEXT)
         pending = rewrite(editor, "Shorter.", span(3, 0, 6, 0))
-        await editor.until(lambda: any(len(each) > 1 for each in editor.progress.values()), "a first line")
+        await first_line(editor)
         editor.type(URI, 0, 9, "x")
         reply = await pending.result()
         assert (reply["reason"], reply["applied"]) == ("outdated", None)
@@ -194,22 +188,12 @@ async def test_an_edit_for_an_older_text_is_never_applied(slow: Engine) -> None:
         assert len(editor.take_notifications("window/showMessage")) == 2
 
 
-async def stopped(engine: Engine) -> None:
-    for _ in range(500):
-        if not (await asyncio.to_thread(engine.asked))["running"]:
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("the model goes on")
-
-
 @async_test()
-async def test_a_cancelled_request_stops_the_model(slow: Engine) -> None:
-    async with await slow.editor() as editor:
-        await editor.initialize("neovim-0.12")
-        editor.open(URI, "python", TEXT)
+async def test_a_cancelled_request_stops_the_model(slow: Served) -> None:
+    async with opened(slow, client="neovim-0.12") as editor:
         pending = perform(editor, "explain", span(3, 0, 6, 0))
-        await editor.until(lambda: any(len(each) > 1 for each in editor.progress.values()), "a first line")
-        assert (await asyncio.to_thread(slow.asked))["running"] == 1
+        await first_line(editor)
+        assert (await asyncio.to_thread(requests_of, slow))["running"] == 1
         editor.cancel(pending)
         with pytest.raises(ServerError) as caught:
             await pending.result()
@@ -219,12 +203,10 @@ async def test_a_cancelled_request_stops_the_model(slow: Engine) -> None:
 
 
 @async_test()
-async def test_the_progress_display_cancels_too(slow: Engine) -> None:
-    async with await slow.editor() as editor:
-        await editor.initialize("vscode")
-        editor.open(URI, "python", TEXT)
+async def test_the_progress_display_cancels_too(slow: Served) -> None:
+    async with opened(slow) as editor:
         pending = perform(editor, "explain", span(3, 0, 6, 0))
-        await editor.until(lambda: any(len(each) > 1 for each in editor.progress.values()), "a first line")
+        await first_line(editor)
         ((token, values),) = [each for each in editor.progress.items() if each[1]]
         assert values[0]["title"] == "starfill: Explain"
         assert values[0]["cancellable"] is True
@@ -235,11 +217,8 @@ async def test_the_progress_display_cancels_too(slow: Engine) -> None:
 
 
 @async_test()
-async def test_a_newer_action_takes_the_place_of_an_older(slow: Engine) -> None:
-    async with await slow.editor("--action-tokens", "16") as editor:
-        editor.ignore("window/showMessage")
-        await editor.initialize("vscode")
-        editor.open(URI, "python", TEXT)
+async def test_a_newer_action_takes_the_place_of_an_older(slow: Served) -> None:
+    async with opened(slow, "--action-tokens", "16", quiet=True) as editor:
         older = [perform(editor, "explain", span(3, 0, 6, 0)) for _ in range(3)]
         newest = perform(editor, "tests", span(3, 0, 6, 0))
         assert [(await each.result())["reason"] for each in older] == ["superseded"] * 3
@@ -249,13 +228,10 @@ async def test_a_newer_action_takes_the_place_of_an_older(slow: Engine) -> None:
 
 
 @async_test()
-async def test_actions_under_way_are_answered_at_the_end(slow: Engine) -> None:
-    async with await slow.editor() as editor:
-        editor.ignore("window/showMessage")
-        await editor.initialize("vscode")
-        editor.open(URI, "python", TEXT)
+async def test_actions_under_way_are_answered_at_the_end(slow: Served) -> None:
+    async with opened(slow, quiet=True) as editor:
         pending = perform(editor, "explain", span(3, 0, 6, 0))
-        await editor.until(lambda: any(len(each) > 1 for each in editor.progress.values()), "a first line")
+        await first_line(editor)
         await editor.shutdown()
         with pytest.raises(ServerError) as caught:
             await pending.result()
@@ -265,13 +241,11 @@ async def test_actions_under_way_are_answered_at_the_end(slow: Engine) -> None:
 
 @async_test()
 async def test_an_engine_that_dies_in_mid_answer_is_named() -> None:
-    with scripted(LONG, "--instruct", "alpaca", "--delay", "0.05") as engine:
-        async with await engine.editor() as editor:
-            await editor.initialize("vscode")
+    with scripted_engine(LONG, "--instruct", "alpaca", "--delay", "0.05") as engine:
+        async with opened(engine) as editor:
             asked = applies(editor)
-            editor.open(URI, "python", TEXT)
             pending = rewrite(editor, "Shorter.", span(3, 0, 6, 0))
-            await editor.until(lambda: any(len(each) > 1 for each in editor.progress.values()), "a first line")
+            await first_line(editor)
             os.kill(engine.child.pid, signal.SIGKILL)
             reply = await pending.result()
             assert (reply["reason"], reply["applied"], reply["text"]) == ("engine_down", None, "")
@@ -281,7 +255,7 @@ async def test_an_engine_that_dies_in_mid_answer_is_named() -> None:
 
 
 @async_test()
-async def test_our_own_clients_see_the_answer_grow(alpaca: Engine) -> None:
+async def test_our_own_clients_see_the_answer_grow(alpaca: Served) -> None:
     async with await alpaca.editor() as editor:
         await editor.initialize("vscode", options={"starfill": {"answers": True}})
         editor.open(URI, "python", TEXT)
@@ -297,32 +271,30 @@ async def test_our_own_clients_see_the_answer_grow(alpaca: Engine) -> None:
 
 
 @async_test()
-async def test_nothing_of_a_secret_file_is_sent(alpaca: Engine, tmp_path: Path) -> None:
+async def test_nothing_of_a_secret_file_is_sent(alpaca: Served, tmp_path: Path) -> None:
     secret = (tmp_path / "id_rsa").as_uri()
     async with await alpaca.editor() as editor:
         await editor.initialize("vscode")
         editor.open(secret, "python", TEXT)
-        asked = await asyncio.to_thread(alpaca.asked)
+        asked = await asyncio.to_thread(requests_of, alpaca)
         arguments = [{"task": "explain", "uri": secret, "range": span(3, 0, 6, 0)}]
         pending = editor.request("workspace/executeCommand", {"command": "starfill.action", "arguments": arguments})
         reply = await pending.result()
         assert (reply["reason"], reply["text"]) == ("secret", "")
         params = {"textDocument": {"uri": secret}, "range": span(3, 0, 6, 0), "context": {"diagnostics": []}}
         assert await editor.request("textDocument/codeAction", params).result() == []
-        assert await asyncio.to_thread(alpaca.asked) == asked
+        assert await asyncio.to_thread(requests_of, alpaca) == asked
         (message,) = editor.take_notifications("window/showMessage")
         assert "secrets" in message["message"]
 
 
 @async_test()
-async def test_a_model_that_follows_nothing_gets_a_clear_word(plain: Engine) -> None:
-    async with await plain.editor() as editor:
-        await editor.initialize("vscode")
-        editor.open(URI, "python", TEXT)
-        asked = await asyncio.to_thread(plain.asked)
+async def test_a_model_that_follows_nothing_gets_a_clear_word(plain: Served) -> None:
+    async with opened(plain) as editor:
+        asked = await asyncio.to_thread(requests_of, plain)
         reply = await perform(editor, "explain", span(3, 0, 6, 0)).result()
         assert reply["reason"] == "no_instructions"
-        assert await asyncio.to_thread(plain.asked) == asked
+        assert await asyncio.to_thread(requests_of, plain) == asked
         (message,) = editor.take_notifications("window/showMessage")
         assert "docs/actions.md" in message["message"]
         offered = await code_actions(editor, span(3, 0, 6, 0), triggerKind=1).result()
@@ -332,13 +304,10 @@ async def test_a_model_that_follows_nothing_gets_a_clear_word(plain: Engine) -> 
 
 
 @async_test()
-async def test_a_second_question_computes_only_itself(base: Engine) -> None:
+async def test_a_second_question_computes_only_itself(base: Served) -> None:
     tokenizer = starter_tokenizer()
     head = len(tokenizer.encode(dialogue.HEAD))
-    async with await base.editor() as editor:
-        editor.ignore("window/showMessage")
-        await editor.initialize("vscode")
-        editor.open(URI, "python", TEXT)
+    async with opened(base, quiet=True) as editor:
         for task, code in (("explain", span(3, 0, 6, 0)), ("tests", span(0, 0, 1, 0))):
             reply = await perform(editor, task, code).result()
             assert reply["reason"] is None
@@ -351,42 +320,32 @@ async def test_a_second_question_computes_only_itself(base: Engine) -> None:
 
 
 @async_test()
-async def test_any_model_can_be_made_to_answer(plain: Engine) -> None:
-    async with await plain.editor("--actions", "on") as editor:
-        editor.ignore("window/showMessage")
-        await editor.initialize("vscode")
-        editor.open(URI, "python", TEXT)
+async def test_any_model_can_be_made_to_answer(plain: Served) -> None:
+    async with opened(plain, "--actions", "on", quiet=True) as editor:
         assert (await perform(editor, "explain", span(3, 0, 6, 0)).result())["text"] == "It adds."
 
 
 @async_test()
-async def test_a_base_model_writes_what_a_comment_asks_for(base: Engine) -> None:
-    async with await base.editor() as editor:
-        await editor.initialize("vscode")
+async def test_a_base_model_writes_what_a_comment_asks_for(base: Served) -> None:
+    async with opened(base, text="def f(prices):\n    total = 0\n    \n    return total\n") as editor:
         applies(editor)
-        editor.open(URI, "python", "def f(prices):\n    total = 0\n    \n    return total\n")
         reply = await rewrite(editor, "add the price", span(2, 4)).result()
         assert reply["applied"] is True
         assert editor.text(URI) == "def f(prices):\n    total = 0\n    total += price\n    return total\n"
 
 
 @async_test()
-async def test_an_answer_that_was_cut_is_no_edit(alpaca: Engine) -> None:
-    async with await alpaca.editor("--action-tokens", "16") as editor:
-        editor.ignore("window/showMessage")
-        await editor.initialize("vscode")
+async def test_an_answer_that_was_cut_is_no_edit(alpaca: Served) -> None:
+    async with opened(alpaca, "--action-tokens", "16", text=TEXT * 2, quiet=True) as editor:
         asked = applies(editor)
-        editor.open(URI, "python", TEXT * 2)
         reply = await rewrite(editor, "Shorter.", span(3, 0, 6, 0)).result()
         assert (reply["reason"], reply["applied"]) == ("cut_off", None)
         assert not asked
 
 
 @async_test()
-async def test_a_selection_beyond_the_window_is_refused_in_words(alpaca: Engine) -> None:
-    async with await alpaca.editor() as editor:
-        await editor.initialize("vscode")
-        editor.open(URI, "python", "value = compute(other, more)\n" * 400)
+async def test_a_selection_beyond_the_window_is_refused_in_words(alpaca: Served) -> None:
+    async with opened(alpaca, text="value = compute(other, more)\n" * 400) as editor:
         reply = await perform(editor, "explain", span(0, 0, 399, 0)).result()
         assert reply["reason"] == "too_long"
         assert reply["detail"] is None
@@ -395,12 +354,9 @@ async def test_a_selection_beyond_the_window_is_refused_in_words(alpaca: Engine)
 
 @async_test()
 async def test_what_looks_like_a_live_key_is_never_applied() -> None:
-    with scripted("key = 'AKIA" + "Q7XK2PZ94MWT8RBN'\nother = 1\n", "--instruct", "alpaca") as engine:
-        async with await engine.editor() as editor:
-            editor.ignore("window/showMessage")
-            await editor.initialize("vscode")
+    with scripted_engine("key = 'AKIA" + "Q7XK2PZ94MWT8RBN'\nother = 1\n", "--instruct", "alpaca") as engine:
+        async with opened(engine, quiet=True) as editor:
             asked = applies(editor)
-            editor.open(URI, "python", TEXT)
             reply = await rewrite(editor, "Shorter.", span(3, 0, 6, 0)).result()
             assert reply["reason"] == "secret"
             assert "MWT8RBN" not in reply["text"]
@@ -408,7 +364,7 @@ async def test_what_looks_like_a_live_key_is_never_applied() -> None:
 
 
 @async_test()
-async def test_code_actions_can_be_switched_off(alpaca: Engine) -> None:
+async def test_code_actions_can_be_switched_off(alpaca: Served) -> None:
     async with await alpaca.editor("--actions", "off") as editor:
         result = await editor.initialize("vscode")
         assert result["capabilities"].get("codeActionProvider") is None
@@ -418,7 +374,7 @@ async def test_code_actions_can_be_switched_off(alpaca: Engine) -> None:
 
 
 @async_test()
-async def test_arguments_that_make_no_sense_are_refused(alpaca: Engine) -> None:
+async def test_arguments_that_make_no_sense_are_refused(alpaca: Served) -> None:
     async with await alpaca.editor() as editor:
         await editor.initialize("vscode")
         nowhere = {"task": "explain", "uri": URI, "range": {"start": {}, "end": {}}}
@@ -439,12 +395,9 @@ async def test_arguments_that_make_no_sense_are_refused(alpaca: Engine) -> None:
 @async_test()
 async def test_no_word_of_an_action_is_logged(tmp_path: Path) -> None:
     log, canary = tmp_path / "server.log", "xyzzy_plugh"
-    with scripted(f"{canary} = 2", "--instruct", "alpaca", "--fail-at", "3") as engine:
-        async with await engine.editor("--log-file", str(log)) as editor:
-            editor.ignore("window/showMessage")
-            await editor.initialize("vscode")
+    with scripted_engine(f"{canary} = 2", "--instruct", "alpaca", "--fail-at", "3") as engine:
+        async with opened(engine, "--log-file", str(log), text=f"{canary} = 1\n" * 3, quiet=True) as editor:
             applies(editor)
-            editor.open(URI, "python", f"{canary} = 1\n" * 3)
             failed = await rewrite(editor, f"{canary}!", span(0, 0, 2, 0)).result()
             assert failed["reason"] == "engine_down"
             assert canary not in str(failed)
@@ -457,13 +410,10 @@ async def test_no_word_of_an_action_is_logged(tmp_path: Path) -> None:
 
 
 @async_test()
-async def test_completions_go_on_beside_an_action(slow: Engine) -> None:
-    async with await slow.editor() as editor:
-        editor.ignore("window/showMessage")
-        await editor.initialize("vscode")
-        editor.open(URI, "python", TEXT)
+async def test_completions_go_on_beside_an_action(slow: Served) -> None:
+    async with opened(slow, quiet=True) as editor:
         pending = perform(editor, "explain", span(3, 0, 6, 0))
-        await editor.until(lambda: any(len(each) > 1 for each in editor.progress.values()), "a first line")
+        await first_line(editor)
         editor.open("untitled:other.py", "python", "for number in ")
         (item,) = (await editor.inline("untitled:other.py", 0, 14).result())["items"]
         assert item["insertText"].startswith("one")

@@ -5,51 +5,30 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.harness.aio import async_test
 from tests.harness.editor import FakeEditor, ServerError, apply_item, load_client, span
-from tests.harness.process import Child, isolated_env, temporary_home, wait_for_health
+from tests.harness.served import Served, scripted_engine
 
 URI = "untitled:one.py"
 BLOCK = "total = 1\n    for each in things:\n        total += each\n    return total\n"
 LINE = "value.first(second, third)"
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
-    child: Child
-    socket: Path
-    home: Path
-
-    async def editor(self) -> FakeEditor:
-        argv = [sys.executable, "-m", "lsp_server", "lsp", "--engine", f"unix:{self.socket}"]
-        return await FakeEditor.start(argv, env=isolated_env(self.home))
-
-
-def _served(script: str, delay: float) -> Iterator[Served]:
-    with temporary_home() as home:
-        socket = home / "e.sock"
-        argv = ("tests.harness.scripted", "--socket", str(socket), "--script", script, "--delay", str(delay))
-        with Child.module(*argv, home=home) as child:
-            wait_for_health(socket, child=child)
-            yield Served(child, socket, home)
-
-
 @pytest.fixture(scope="module")
 def block() -> Iterator[Served]:
-    yield from _served(BLOCK, 0.001)
+    with scripted_engine(BLOCK, "--delay", "0.001") as served:
+        yield served
 
 
 @pytest.fixture(scope="module")
 def slow() -> Iterator[Served]:
-    yield from _served(LINE, 0.03)
+    with scripted_engine(LINE, "--delay", "0.03") as served:
+        yield served
 
 
 async def _command(editor: FakeEditor, name: str, *arguments: Any) -> Any:

@@ -19,9 +19,9 @@ from tests.harness.process import (
     isolated_env,
     read_metrics,
     temporary_home,
-    wait_for_health,
     wait_until,
 )
+from tests.harness.served import scripted_engine
 
 URI = "untitled:death.py"
 TEXT = "import os\n\n\ndef list_files(path):\n    for name in os."
@@ -58,52 +58,37 @@ async def test_killing_the_engine_in_mid_stream_costs_one_completion() -> None:
 
 @async_test(timeout=120)
 async def test_dying_while_it_streams_is_answered_within_a_second() -> None:
-    with temporary_home() as home:
-        socket = home / "e.sock"
-        argv = ("--socket", str(socket), "--script", "a.b(c).d(e).f(g).h(i)", "--delay", "0.05")
-        with Child.module("tests.harness.scripted", *argv, home=home) as child:
-            wait_for_health(socket, child=child)
-            editor = await FakeEditor.start(
-                [sys.executable, "-m", "lsp_server", "lsp", "--engine", f"unix:{socket}"], env=isolated_env(home)
-            )
-            async with editor:
-                await editor.initialize("vscode")
-                editor.open(URI, "python", "x = ")
-                pending = editor.inline(URI, 0, 4, partial=True)
-                async for _ in pending:
-                    break
-                os.kill(child.pid, signal.SIGKILL)
-                died = time.monotonic()
-                assert (await pending.result())["items"] == []
-                assert time.monotonic() - died < 1
-                assert (await editor.inline(URI, 0, 4).result())["items"] == []
-                ask = {"command": "starfill.status"}
-                last = (await editor.request("workspace/executeCommand", ask).result())["last"]
-                assert last["reason"] == "engine_down"
+    with scripted_engine("a.b(c).d(e).f(g).h(i)", "--delay", "0.05") as engine:
+        async with await engine.editor() as editor:
+            await editor.initialize("vscode")
+            editor.open(URI, "python", "x = ")
+            pending = editor.inline(URI, 0, 4, partial=True)
+            async for _ in pending:
+                break
+            os.kill(engine.child.pid, signal.SIGKILL)
+            died = time.monotonic()
+            assert (await pending.result())["items"] == []
+            assert time.monotonic() - died < 1
+            assert (await editor.inline(URI, 0, 4).result())["items"] == []
+            ask = {"command": "starfill.status"}
+            last = (await editor.request("workspace/executeCommand", ask).result())["last"]
+            assert last["reason"] == "engine_down"
 
 
 @pytest.mark.parametrize("call", [1, 2, 5])
 def test_an_error_inside_a_forward_pass_fails_that_request_alone(call: int) -> None:
     @async_test()
     async def run() -> None:
-        with temporary_home() as home:
-            socket = home / "e.sock"
-            argv = ("--socket", str(socket), "--script", "a.b(c).d(e)", "--fail-at", str(call))
-            with Child.module("tests.harness.scripted", *argv, home=home) as child:
-                wait_for_health(socket, child=child)
-                editor = await FakeEditor.start(
-                    [sys.executable, "-m", "lsp_server", "lsp", "--engine", f"unix:{socket}"],
-                    env=isolated_env(home),
-                )
-                async with editor:
-                    await editor.initialize("vscode")
-                    editor.open(URI, "python", "x = ")
-                    assert (await editor.inline(URI, 0, 4).result())["items"] == []
-                    (item,) = (await editor.inline(URI, 0, 4).result())["items"]
-                    assert item["insertText"] == "a.b(c).d(e)"
-                    metrics = read_metrics(socket)
-                    assert metrics.value("starfill_failed_passes_total") == 1
-                    assert metrics.value("starfill_slots_held") == 0
+        with scripted_engine("a.b(c).d(e)", "--fail-at", str(call)) as engine:
+            async with await engine.editor() as editor:
+                await editor.initialize("vscode")
+                editor.open(URI, "python", "x = ")
+                assert (await editor.inline(URI, 0, 4).result())["items"] == []
+                (item,) = (await editor.inline(URI, 0, 4).result())["items"]
+                assert item["insertText"] == "a.b(c).d(e)"
+                metrics = read_metrics(engine.socket)
+                assert metrics.value("starfill_failed_passes_total") == 1
+                assert metrics.value("starfill_slots_held") == 0
 
     run()
 

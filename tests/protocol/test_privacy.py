@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from engine.client import Chunk
 from engine.errors import EngineRefused, Overloaded, RequestError
 from lsp_server.engines import RemoteEngine, without_quotation
 from tests.harness.aio import async_test
-from tests.harness.editor import FakeEditor, ServerError, span
-from tests.harness.process import Child, isolated_env, temporary_home, wait_for_health
+from tests.harness.editor import ServerError, span
+from tests.harness.served import scripted_engine
 from tests.harness.session_inside import InsideSession, QuickEngine
 
 CANARY = "xyzzy_plugh_canary"
@@ -28,65 +27,43 @@ CANARY = "xyzzy_plugh_canary"
 async def test_no_user_text_in_any_log_error_or_message(tmp_path: Path) -> None:
     log = tmp_path / "server.log"
     uri = f"file:///home/{CANARY}/one.py"
-    with temporary_home() as home:
-        socket = home / "e.sock"
-        argv = ("--socket", str(socket), "--script", f"{CANARY}(1)", "--fail-at", "3")
-        with Child.module("tests.harness.scripted", *argv, home=home) as engine:
-            wait_for_health(socket, child=engine)
-            command = [
-                sys.executable,
-                "-m",
-                "lsp_server",
-                "lsp",
-                "--engine",
-                f"unix:{socket}",
-                "--log-file",
-                str(log),
-            ]
-            async with await FakeEditor.start(command, env=isolated_env(home, SECRET=CANARY)) as editor:
-                await editor.initialize("vscode", options={"starfill": {"completion": CANARY, CANARY: 1}})
-                editor.on_request("workspace/configuration", lambda _: [{"trigger": CANARY, CANARY: CANARY}])
-                editor.open(uri, "python", f"# {CANARY}\nx = ")
-                await editor.inline(uri, 1, 4).result()  # its third pass fails
-                (item,) = (await editor.inline(uri, 1, 4).result())["items"]
-                assert CANARY in item["insertText"]
-                errors = []
-                for method, params in (
-                    ("textDocument/inlineCompletion", {"textDocument": {"uri": uri}, "position": CANARY}),
-                    ("textDocument/inlineCompletion", {"textDocument": CANARY, "context": CANARY}),
-                    ("workspace/executeCommand", {"command": "starfill.status", "arguments": [CANARY]}),
-                    ("textDocument/completion", {"textDocument": {"uri": uri}, "position": [CANARY]}),
-                ):
-                    with pytest.raises(ServerError) as caught:
-                        await editor.request(method, params).result()
-                    errors.append(f"{caught.value.message} {caught.value.data}")
-                editor.notify("textDocument/didChange", {"textDocument": CANARY, "contentChanges": CANARY})
-                editor.notify(
-                    "textDocument/didChange", {"textDocument": {"uri": uri, "version": 2}, "contentChanges": 1}
-                )
-                editor.change(uri, span(0, 0), CANARY)
-                assert (await editor.inline(uri, 1, 4).result())["items"]
-                editor.notify(
-                    "workspace/didChangeConfiguration",
-                    {
-                        "settings": {
-                            "starfill": {"model": CANARY, "max_tokens": CANARY, "exclude": CANARY, CANARY: CANARY}
-                        }
-                    },
-                )
-                assert (await editor.inline(uri, 1, 4).result())["items"]
-                shown = editor.take_notifications("window/showMessage")
-                assert {message["message"].split(" must be")[0] for message in shown} >= {
-                    "starfill: editor: max_tokens"
-                }
-                said = editor.session_log.stderr()
-                status = str(await editor.request("workspace/executeCommand", {"command": "starfill.status"}).result())
-            assert CANARY not in " ".join(errors)
-            assert CANARY not in str(shown)
-            assert CANARY not in status
-            assert CANARY not in said
-            assert CANARY not in log.read_text()
-            assert CANARY not in engine.output()
+    with scripted_engine(f"{CANARY}(1)", "--fail-at", "3") as engine:
+        async with await engine.editor("--log-file", str(log), SECRET=CANARY) as editor:
+            await editor.initialize("vscode", options={"starfill": {"completion": CANARY, CANARY: 1}})
+            editor.on_request("workspace/configuration", lambda _: [{"trigger": CANARY, CANARY: CANARY}])
+            editor.open(uri, "python", f"# {CANARY}\nx = ")
+            await editor.inline(uri, 1, 4).result()  # its third pass fails
+            (item,) = (await editor.inline(uri, 1, 4).result())["items"]
+            assert CANARY in item["insertText"]
+            errors = []
+            for method, params in (
+                ("textDocument/inlineCompletion", {"textDocument": {"uri": uri}, "position": CANARY}),
+                ("textDocument/inlineCompletion", {"textDocument": CANARY, "context": CANARY}),
+                ("workspace/executeCommand", {"command": "starfill.status", "arguments": [CANARY]}),
+                ("textDocument/completion", {"textDocument": {"uri": uri}, "position": [CANARY]}),
+            ):
+                with pytest.raises(ServerError) as caught:
+                    await editor.request(method, params).result()
+                errors.append(f"{caught.value.message} {caught.value.data}")
+            editor.notify("textDocument/didChange", {"textDocument": CANARY, "contentChanges": CANARY})
+            editor.notify("textDocument/didChange", {"textDocument": {"uri": uri, "version": 2}, "contentChanges": 1})
+            editor.change(uri, span(0, 0), CANARY)
+            assert (await editor.inline(uri, 1, 4).result())["items"]
+            editor.notify(
+                "workspace/didChangeConfiguration",
+                {"settings": {"starfill": {"model": CANARY, "max_tokens": CANARY, "exclude": CANARY, CANARY: CANARY}}},
+            )
+            assert (await editor.inline(uri, 1, 4).result())["items"]
+            shown = editor.take_notifications("window/showMessage")
+            assert {message["message"].split(" must be")[0] for message in shown} >= {"starfill: editor: max_tokens"}
+            said = editor.session_log.stderr()
+            status = str(await editor.request("workspace/executeCommand", {"command": "starfill.status"}).result())
+        assert CANARY not in " ".join(errors)
+        assert CANARY not in str(shown)
+        assert CANARY not in status
+        assert CANARY not in said
+        assert CANARY not in log.read_text()
+        assert CANARY not in engine.child.output()
 
 
 class BrokenEngine(QuickEngine):

@@ -4,58 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.harness.aio import async_test
-from tests.harness.editor import FakeEditor, ServerError, apply_item, capability_names, position, span
-from tests.harness.process import Child, isolated_env, read_metrics, temporary_home, wait_for_health
+from tests.harness.editor import ServerError, apply_item, capability_names, position, span
+from tests.harness.process import isolated_env, read_metrics
+from tests.harness.served import Served, scripted_engine
 
 URI = "untitled:one.py"
 SCRIPT = "range(10, 2345, 678):\n"
 LONG = " ".join(f"w{a}{b}" for a in "abcdefghijklm" for b in "nopqrstuvwxyz")
 
 
-@dataclass(frozen=True, slots=True)
-class Engine:
-    child: Child
-    socket: Path
-    home: Path
-
-    def editor_argv(self) -> list[str]:
-        return [sys.executable, "-m", "lsp_server", "lsp", "--engine", f"unix:{self.socket}"]
-
-    async def editor(self) -> FakeEditor:
-        return await FakeEditor.start(self.editor_argv(), env=isolated_env(self.home))
-
-
-def _engine(script: str, delay: float) -> Iterator[Engine]:
-    with temporary_home() as home:
-        socket = home / "e.sock"
-        argv = ("tests.harness.scripted", "--socket", str(socket), "--script", script, "--delay", str(delay))
-        with Child.module(*argv, home=home) as child:
-            wait_for_health(socket, child=child)
-            yield Engine(child, socket, home)
+@pytest.fixture(scope="module")
+def quick() -> Iterator[Served]:
+    with scripted_engine(SCRIPT, "--delay", "0.001") as served:
+        yield served
 
 
 @pytest.fixture(scope="module")
-def quick() -> Iterator[Engine]:
-    yield from _engine(SCRIPT, 0.001)
-
-
-@pytest.fixture(scope="module")
-def slow() -> Iterator[Engine]:
-    yield from _engine("value.first.second.third(fourth)", 0.05)
+def slow() -> Iterator[Served]:
+    with scripted_engine("value.first.second.third(fourth)", "--delay", "0.05") as served:
+        yield served
 
 
 @pytest.mark.parametrize("client", capability_names())
-def test_every_editor_gets_ghost_text(quick: Engine, client: str) -> None:
+def test_every_editor_gets_ghost_text(quick: Served, client: str) -> None:
     @async_test()
     async def run() -> None:
         async with await quick.editor() as editor:
@@ -82,7 +61,7 @@ def _client(name: str) -> dict[str, Any]:
 
 
 @async_test()
-async def test_positions_are_in_the_clients_units(quick: Engine) -> None:
+async def test_positions_are_in_the_clients_units(quick: Served) -> None:
     async with await quick.editor() as editor:
         await editor.initialize("vscode")
         text = "x = '😀😀' + "
@@ -95,7 +74,7 @@ async def test_positions_are_in_the_clients_units(quick: Engine) -> None:
 
 
 @async_test()
-async def test_text_streams_to_a_client_that_asks_for_it(quick: Engine) -> None:
+async def test_text_streams_to_a_client_that_asks_for_it(quick: Served) -> None:
     async with await quick.editor() as editor:
         await editor.initialize("neovim-0.12")
         editor.open(URI, "python", "for i in ")
@@ -108,7 +87,7 @@ async def test_text_streams_to_a_client_that_asks_for_it(quick: Engine) -> None:
 
 
 @async_test()
-async def test_half_a_surrogate_pair_in_the_text_hinders_nothing(quick: Engine) -> None:
+async def test_half_a_surrogate_pair_in_the_text_hinders_nothing(quick: Served) -> None:
     async with await quick.editor() as editor:
         await editor.initialize("vscode")
         editor.open(URI, "python", "x = '\ud83d'\nfor i in ")
@@ -116,7 +95,7 @@ async def test_half_a_surrogate_pair_in_the_text_hinders_nothing(quick: Engine) 
 
 
 @async_test()
-async def test_the_completion_menu_of_an_editor_without_ghost_text(quick: Engine) -> None:
+async def test_the_completion_menu_of_an_editor_without_ghost_text(quick: Served) -> None:
     async with await quick.editor() as editor:
         await editor.initialize("helix")
         text = "for i in xyz"
@@ -131,7 +110,7 @@ async def test_the_completion_menu_of_an_editor_without_ghost_text(quick: Engine
 
 
 @async_test()
-async def test_the_latest_request_wins_and_the_older_is_answered_first(slow: Engine) -> None:
+async def test_the_latest_request_wins_and_the_older_is_answered_first(slow: Served) -> None:
     async with await slow.editor() as editor:
         await editor.initialize("neovim-0.12")
         editor.open(URI, "python", "x = ")
@@ -144,7 +123,7 @@ async def test_the_latest_request_wins_and_the_older_is_answered_first(slow: Eng
 
 
 @async_test()
-async def test_documents_do_not_supersede_each_other(slow: Engine) -> None:
+async def test_documents_do_not_supersede_each_other(slow: Served) -> None:
     async with await slow.editor() as editor:
         await editor.initialize("neovim-0.12")
         for name in "ab":
@@ -154,7 +133,7 @@ async def test_documents_do_not_supersede_each_other(slow: Engine) -> None:
 
 
 @async_test()
-async def test_a_change_of_the_text_outdates_the_request(slow: Engine) -> None:
+async def test_a_change_of_the_text_outdates_the_request(slow: Served) -> None:
     async with await slow.editor() as editor:
         await editor.initialize("vscode")
         editor.open(URI, "python", "x = ")
@@ -167,7 +146,7 @@ async def test_a_change_of_the_text_outdates_the_request(slow: Engine) -> None:
 
 
 @async_test()
-async def test_a_cancelled_request_is_answered_as_such_and_stops_the_model(slow: Engine) -> None:
+async def test_a_cancelled_request_is_answered_as_such_and_stops_the_model(slow: Served) -> None:
     async with await slow.editor() as editor:
         await editor.initialize("vscode")
         editor.open(URI, "python", "x = ")
@@ -185,7 +164,7 @@ async def test_a_cancelled_request_is_answered_as_such_and_stops_the_model(slow:
 
 
 @async_test()
-async def test_the_text_that_was_there_when_it_was_asked_is_completed(quick: Engine) -> None:
+async def test_the_text_that_was_there_when_it_was_asked_is_completed(quick: Served) -> None:
     """Request and edit in one write: the request's position belongs to the text before the edit."""
     async with await quick.editor() as editor:
         await editor.initialize("vscode")
@@ -197,7 +176,7 @@ async def test_the_text_that_was_there_when_it_was_asked_is_completed(quick: Eng
 
 
 @async_test()
-async def test_documents_that_were_never_opened_are_never_read(quick: Engine, tmp_path: Path) -> None:
+async def test_documents_that_were_never_opened_are_never_read(quick: Served, tmp_path: Path) -> None:
     async with await quick.editor() as editor:
         await editor.initialize("vscode")
         secret = tmp_path / "secret.py"
@@ -224,7 +203,7 @@ async def test_documents_that_were_never_opened_are_never_read(quick: Engine, tm
         {"textDocument": {"uri": URI}, "position": {"line": 0, "character": 1}, "context": {"triggerKind": 9}},
     ],
 )
-def test_bad_params_are_invalid_params(quick: Engine, params: dict[str, Any] | None) -> None:
+def test_bad_params_are_invalid_params(quick: Served, params: dict[str, Any] | None) -> None:
     @async_test()
     async def run() -> None:
         async with await quick.editor() as editor:
@@ -239,7 +218,7 @@ def test_bad_params_are_invalid_params(quick: Engine, params: dict[str, Any] | N
 
 
 @async_test()
-async def test_the_status_command_says_what_the_last_request_cost(quick: Engine) -> None:
+async def test_the_status_command_says_what_the_last_request_cost(quick: Served) -> None:
     async with await quick.editor() as editor:
         await editor.initialize("vscode")
         editor.open(URI, "python", "for i in ")
@@ -259,7 +238,7 @@ async def test_the_status_command_says_what_the_last_request_cost(quick: Engine)
 
 
 @async_test()
-async def test_an_editor_that_dies_takes_its_server_along(quick: Engine) -> None:
+async def test_an_editor_that_dies_takes_its_server_along(quick: Served) -> None:
     editor = await quick.editor()
     await editor.initialize("vscode")
     started = time.monotonic()
@@ -267,7 +246,7 @@ async def test_an_editor_that_dies_takes_its_server_along(quick: Engine) -> None
     assert time.monotonic() - started < 3
 
 
-def test_standard_input_may_be_a_file_or_nothing(quick: Engine, tmp_path: Path) -> None:
+def test_standard_input_may_be_a_file_or_nothing(quick: Served, tmp_path: Path) -> None:
     body = (
         b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"processId":null,"rootUri":null,"capabilities":{}}}'
     )
@@ -283,7 +262,7 @@ def test_standard_input_may_be_a_file_or_nothing(quick: Engine, tmp_path: Path) 
 
 
 @async_test()
-async def test_life_cycle_errors_have_their_codes(quick: Engine) -> None:
+async def test_life_cycle_errors_have_their_codes(quick: Served) -> None:
     async with await quick.editor() as editor:
         early = editor.request(
             "textDocument/inlineCompletion", {"textDocument": {"uri": URI}, "position": position(0, 0)}
@@ -306,7 +285,7 @@ async def test_life_cycle_errors_have_their_codes(quick: Engine) -> None:
 
 
 @async_test()
-async def test_initialize_is_cheap_and_brings_no_torch(quick: Engine) -> None:
+async def test_initialize_is_cheap_and_brings_no_torch(quick: Served) -> None:
     costs = []
     for _ in range(5):
         async with await quick.editor() as editor:

@@ -16,10 +16,9 @@ from tests.harness.process import (
     Child,
     http_over_unix,
     read_metrics,
-    temporary_home,
-    wait_for_health,
     wait_until,
 )
+from tests.harness.served import scripted_engine
 
 SCRIPT = "value = compute(first, second, third)\n" * 250
 
@@ -53,12 +52,8 @@ class Engine:
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
-    with temporary_home() as home:
-        socket = home / "e.sock"
-        argv = ("--socket", str(socket), "--script", SCRIPT)
-        with Child.module("tests.harness.scripted", *argv, home=home) as child:
-            wait_for_health(socket, child=child)
-            yield Engine(child, socket)
+    with scripted_engine(SCRIPT) as served:
+        yield Engine(served.child, served.socket)
 
 
 TOO_MUCH = {"max_tokens": 1_500, "n": 3, "temperature": 1.0, "seed": 1, "logprobs": 0, "return_token_ids": True}

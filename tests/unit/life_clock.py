@@ -9,32 +9,14 @@ from typing import Any
 
 from engine.client import Chunk
 from lsp_server.reuse import ReuseStore
+from lsp_server.state.ask import Ask
+from lsp_server.state.call import Call, Purpose
 from lsp_server.state.debounce import Debounce
-from lsp_server.state.events import (
-    Answer,
-    Arrived,
-    Ask,
-    Asked,
-    Call,
-    Close,
-    Edited,
-    Event,
-    Fail,
-    Open,
-    Outcome,
-    Over,
-    Pasted,
-    Prepare,
-    Purpose,
-    Ready,
-    Release,
-    Replied,
-    Show,
-    Typed,
-    Wake,
-)
+from lsp_server.state.effects import Answer, Close, Fail, Open, Prepare, Release, Show, Wake
+from lsp_server.state.events import Arrived, Asked, Edited, Event, Over, Pasted, Ready, Replied, Typed
 from lsp_server.state.life import Life
-from lsp_server.state.stages import Policy
+from lsp_server.state.outcome import Outcome
+from lsp_server.state.policy import Policy
 from lsp_server.window import Window
 
 

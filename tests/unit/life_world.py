@@ -10,33 +10,14 @@ from dataclasses import dataclass, field
 from engine.client import Chunk
 from engine.errors import EngineAbsent, EngineLoading, EngineUnavailable
 from lsp_server.reuse import ReuseStore
+from lsp_server.state.ask import Ask
+from lsp_server.state.call import Call, Purpose
 from lsp_server.state.debounce import Debounce
-from lsp_server.state.events import (
-    Answer,
-    Arrived,
-    Ask,
-    Asked,
-    Call,
-    Cancelled,
-    Close,
-    Edited,
-    Effect,
-    Event,
-    Fail,
-    Open,
-    Outcome,
-    Over,
-    Prepare,
-    Purpose,
-    Ready,
-    Release,
-    Replied,
-    Show,
-    Typed,
-    Wake,
-)
+from lsp_server.state.effects import Answer, Close, Effect, Fail, Open, Prepare, Release, Show, Wake
+from lsp_server.state.events import Arrived, Asked, Cancelled, Edited, Event, Over, Ready, Replied, Typed
 from lsp_server.state.life import Life
-from lsp_server.state.stages import Policy
+from lsp_server.state.outcome import Outcome
+from lsp_server.state.policy import Policy
 from lsp_server.window import Window
 
 SAID = "1 + 2"

@@ -8,14 +8,16 @@ from contextlib import asynccontextmanager
 
 from engine.api import CompletionRequest, parse_completion
 from engine.client import Chunk
-from lsp_server.completer import Completer, Outcome, Progress
+from lsp_server.completer import Completer
+from lsp_server.engines import Progress
+from lsp_server.state.outcome import Outcome
 from lsp_server.window import Window
 
 WINDOW = Window("x = ", "\n")
 
 
 class ScriptedEngine:
-    """Implements `completer.Engine`. With `held`, streams stop before their last chunk until `release` is called."""
+    """Implements `engines.Engine`. With `held`, streams stop before their last chunk until `release` is called."""
 
     primes = True
     window: int | None = None

@@ -10,7 +10,7 @@ from typing import Any
 
 from lsp_server.features.acceptance import WRITE_EVERY, Acceptance
 from lsp_server.features.offers import Offer, Offers
-from lsp_server.state.events import Item
+from lsp_server.state.outcome import Item
 
 
 def _acceptance(file: Path | None) -> Acceptance:

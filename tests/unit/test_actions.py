@@ -56,6 +56,12 @@ def test_braces_and_markers_in_code_stay_as_they_are() -> None:
         ("WizardLM/WizardCoder-15B-V1.0@main", Form.ALPACA),
         ("bigcode/starcoderbase-1b@abc", Form.ASSISTANT),
         ("starcoder", Form.ASSISTANT),
+        ("bigcode/StarCoderPlus", Form.ASSISTANT),
+        ("WizardLM/WizardCoder-3B-V1.0", Form.ALPACA),
+        ("HuggingFaceH4/starchat-beta", Form.ASSISTANT),
+        ("ibm-granite/granite-20b-code-base-8k", Form.ASSISTANT),
+        ("ibm-granite/granite-34b-code-base", Form.ASSISTANT),
+        ("ibm-granite/granite-20b-code-instruct-8k", None),
         ("bigcode/tiny_starcoder_py", None),
         ("somebody/else", None),
     ],
@@ -148,6 +154,9 @@ class Shop:
         ((5, 8), (6, 2), (5, 6), "    "),  # whole lines
         ((5, 0), (7, 0), (5, 6), "    "),  # not the line that it ends before
         ((7, 0), (5, 0), (5, 6), "    "),  # backwards
+        ((6, 15), (6, 16), (4, 7), "    "),  # a cursor that is a selection of one character
+        ((6, 19), (7, 0), (4, 7), "    "),  # and where that is the end of the line
+        ((6, 15), (6, 17), (6, 6), "        "),  # two are a selection
     ],
 )
 def test_an_action_is_about_whole_lines(

@@ -16,7 +16,7 @@ from engine.instruct import Following, Form
 from lsp_server.actions.asking import Asker, Said
 from lsp_server.actions.following import Model
 from lsp_server.actions.prompts import Prompt
-from lsp_server.completer import Progress
+from lsp_server.engines import Progress
 from lsp_server.reasons import Reason
 from lsp_server.window import Window
 from tests.harness.aio import async_test

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from benchmarks import probes, reference, report, rows, timing, weights
 from benchmarks.gpu import bench as gpu_bench
-from benchmarks.gpu import decoding, kernels
+from benchmarks.gpu import decoding, kernels, runner
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.subject import Subject
 from benchmarks.rows import Row, RowWriter, Run, read_rows
 from benchmarks.shapes import FAMILY, decode_bytes, floor_seconds, kv_bytes_per_token, prefill_flops
 from engine.ops import Linear, TorchOps
+from lsp_server.evaluation.scores import Estimate
 
 ROOT = Path(__file__).parents[2]
 REQUIRED = ("question", "model", "dtype", "device", "measured", "value", "unit", "command")
@@ -57,7 +58,7 @@ def a_row(**changes: Any) -> Row:
 def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Row]]:
     """Rows of a whole rehearsal in a process of its own, by part."""
     out = tmp_path_factory.mktemp("rehearsal") / "out"
-    parts = ("--part", "kernels", "--part", "models", "--part", "peers")
+    parts = ("--part", "kernels", "--part", "models", "--part", "runner", "--part", "peers")
     command = [sys.executable, "-m", "benchmarks.gpu", *parts, "--toy", "--out", str(out), "--device", "cpu"]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"}
@@ -68,7 +69,7 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Row]]:
 
 
 def test_every_part_writes_its_file_and_every_row_has_its_fields(rehearsal: dict[str, list[Row]]) -> None:
-    assert set(rehearsal) == {"ceilings", "kernels", "models", "peers"}
+    assert set(rehearsal) == {"ceilings", "kernels", "models", "runner", "peers"}
     for part in rehearsal.values():
         for row in part:
             written = json.loads(row.to_json())
@@ -76,7 +77,7 @@ def test_every_part_writes_its_file_and_every_row_has_its_fields(rehearsal: dict
             assert not row.error
             assert row.torch == torch.__version__
             assert row.started
-            assert row.command.startswith("python -m benchmarks.gpu --part kernels --part models --part peers --toy")
+            assert row.command.startswith("python -m benchmarks.gpu --part kernels --part models --part runner")
             assert "/" not in row.command
             assert row.value is not None or row.skipped
 
@@ -97,6 +98,7 @@ def test_the_rehearsal_asks_every_question_and_every_check_passes(rehearsal: dic
         "prefill",
         "tokens per second",
         "ours over peer",
+        "first token",
     }
     checks = [row for row in everything if row.passed is not None]
     assert len(checks) >= 60
@@ -121,6 +123,25 @@ def test_the_report_puts_measured_beside_predicted(rehearsal: dict[str, list[Row
     assert decode
     assert all("(floor)" in line for line in decode)
     assert "python -m benchmarks.gpu" in text
+
+
+@pytest.mark.slow
+def test_graphs_draws_and_guesses_are_rehearsed_in_the_interpreter(tmp_path: Path) -> None:
+    pytest.importorskip("triton")
+    command = [sys.executable, "-m", "benchmarks.gpu", "--part", "runner", "--toy", "--models", "speck"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path), "--device", "cpu"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    found = read_rows([tmp_path / "runner.jsonl"])
+    assert not [row for row in found if row.error or row.skipped]
+    assert {row.question for row in found} == set(runner.QUESTIONS)
+    assert {row.question for row in found if row.passed} == set(runner.QUESTIONS[:3])
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -191,6 +212,18 @@ def test_rows_are_appended_and_read_back(tmp_path: Path) -> None:
     path.write_text('{"question": "decode"}\n')
     with pytest.raises(ValueError, match=r"models\.jsonl:1"):
         read_rows([path])
+
+
+def test_rows_of_a_run_say_what_it_shares_and_shares_are_per_cent() -> None:
+    run = Run("python -m benchmarks.x", "a machine", 3, "abc", "today", triton="9")
+    row = Row(question="q", model="m", dtype="d", measured=True, value=1.0, unit="%", **run.shared())
+    assert (row.command, row.device, row.seed, row.commit, row.started) == (
+        run.command, run.device, run.seed, run.commit, run.started,
+    )  # fmt: skip
+    assert (row.torch, row.triton) == ("", ""), "a library that took no part in it"
+    found = Estimate(0.5, 0.25, 0.123456, 9)
+    assert rows.per_cent(found) == {"low": 25.0, "high": 12.35}
+    assert rows.per_cent(found, "gain") == {"gain": 50.0, "gain_low": 25.0, "gain_high": 12.35}
 
 
 def test_rows_name_no_folder_of_the_machine() -> None:

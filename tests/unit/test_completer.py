@@ -8,10 +8,11 @@ import pytest
 
 from engine.client import Chunk
 from engine.errors import EngineAbsent, EngineFault, EngineLoading, EngineUnavailable, Overloaded, RequestError
-from lsp_server.completer import Completer, Item, Outcome
+from lsp_server.completer import Completer
 from lsp_server.reasons import Reason
-from lsp_server.state.events import Surroundings
-from lsp_server.state.stages import Policy
+from lsp_server.state.ask import Surroundings
+from lsp_server.state.outcome import Item, Outcome
+from lsp_server.state.policy import Policy
 from lsp_server.window import Window
 from tests.harness.aio import async_test
 from tests.unit.scripted_engine import WINDOW, Caller, ScriptedEngine, turns

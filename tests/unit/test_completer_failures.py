@@ -13,23 +13,10 @@ from engine.client import Chunk
 from lsp_server.completer import Completer
 from lsp_server.engines import RemoteEngine
 from lsp_server.reasons import Reason
-from lsp_server.state.events import (
-    Answer,
-    Arrived,
-    Asked,
-    Close,
-    Due,
-    Edited,
-    Event,
-    Idle,
-    Open,
-    Over,
-    Prepare,
-    Ready,
-    Replied,
-)
+from lsp_server.state.effects import Answer, Close, Open, Prepare
+from lsp_server.state.events import Arrived, Asked, Due, Edited, Event, Idle, Over, Ready, Replied
 from lsp_server.state.life import Life
-from lsp_server.state.stages import Policy
+from lsp_server.state.policy import Policy
 from lsp_server.window import Window
 from tests.harness.aio import async_test
 from tests.unit.scripted_engine import Caller, ScriptedEngine, turns

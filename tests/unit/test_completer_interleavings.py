@@ -8,8 +8,9 @@ import itertools
 import pytest
 
 from engine.client import Chunk
-from lsp_server.completer import Completer, Outcome
+from lsp_server.completer import Completer
 from lsp_server.reasons import Reason
+from lsp_server.state.outcome import Outcome
 from tests.harness.aio import async_test
 from tests.unit.scripted_engine import Caller, ScriptedEngine, turns
 

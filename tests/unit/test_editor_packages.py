@@ -38,6 +38,10 @@ def test_every_command_of_vs_code_is_implemented() -> None:
     assert {command["command"] for command in MANIFEST["contributes"]["commands"]} == implemented
 
 
+def test_the_extension_runs_where_the_files_are() -> None:
+    assert MANIFEST["extensionKind"] == ["workspace"]
+
+
 def test_the_versions_are_one() -> None:
     assert MANIFEST["version"] == __version__
 

@@ -27,7 +27,7 @@ from lsp_server.evaluation.tape import Recording, Tape, request_key
 from lsp_server.reasons import Reason
 from lsp_server.rules.languages import by_id
 from lsp_server.shaping import ALL_RULES, Rule
-from lsp_server.state.events import Surroundings
+from lsp_server.state.ask import Surroundings
 
 PACKAGE = Path(__file__).parents[2] / "engine"
 

@@ -7,9 +7,10 @@ import pytest
 from engine.errors import EngineLoading
 from lsp_server.features.menu import PATIENCE
 from lsp_server.reasons import Reason
-from lsp_server.state.events import Outcome, Purpose
+from lsp_server.state.call import Purpose
+from lsp_server.state.outcome import Outcome
+from lsp_server.state.policy import Policy
 from lsp_server.state.speculation import READ_FOR, SHOWN_FOR
-from lsp_server.state.stages import Policy
 from tests.unit.life_clock import Clocked
 
 TRUTH = """def area(shape):

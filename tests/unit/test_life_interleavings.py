@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lsp_server.state.life import Life
-from lsp_server.state.stages import Policy
+from lsp_server.state.policy import Policy
 from tests.unit.life_world import World, explore
 
 EDITS = ("edit that agrees", "edit that does not")

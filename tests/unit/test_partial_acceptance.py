@@ -11,7 +11,8 @@ import pytest
 from engine.client import Chunk
 from lsp_server.completer import Completer
 from lsp_server.shaping import MAX_LINES
-from lsp_server.state.events import Surroundings, Typed
+from lsp_server.state.ask import Surroundings
+from lsp_server.state.events import Typed
 from lsp_server.window import Window
 from tests.harness.aio import async_test
 from tests.unit.scripted_engine import ScriptedEngine, turns

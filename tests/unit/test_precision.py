@@ -81,3 +81,20 @@ def test_fewer_bits_need_less_memory() -> None:
     assert needed == sorted(needed, reverse=True)
     wider = dataclasses.replace(LARGE, vocab_size=2 * LARGE.vocab_size)
     assert precision.weight_bytes(wider, "int8", CPU) - precision.weight_bytes(LARGE, "int8", CPU) == 49_152 * 2_048
+
+
+@pytest.mark.parametrize(("memory", "expected"), [(48, "bfloat16"), (24, "int8"), (12, "int4")])
+def test_the_largest_of_the_family_runs_in_eight_bits_on_24_gb_and_in_four_on_12(
+    memory: int, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed, "works", lambda kernel: True)
+    keys_and_values = 512 * MIB
+    chosen = choose("auto", CPU, FAMILY["15.5b"], memory * 10**9 - keys_and_values)
+    assert chosen.name == expected
+    if expected != "bfloat16":
+        assert chosen.reason.startswith("auto: bfloat16 needs ")
+
+
+def test_a_model_of_the_family_that_cannot_fit_names_the_largest_that_can() -> None:
+    with pytest.raises(DeviceError, match=r"even int4 needs .*choose a smaller model \(\S+ fits in \w+\)"):
+        choose("auto", CPU, FAMILY["15.5b"], 4 * 10**9)

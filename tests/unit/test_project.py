@@ -87,6 +87,29 @@ def test_imports_run_one_way(package: str, banned: tuple[str, ...]) -> None:
     ] == []
 
 
+LAYERS = (
+    {"stdio"},
+    {"server", "session", "protocol", "gate", "structuring"},
+    {"features", "actions"},
+    {"completer", "engine_calls", "engines", "wire"},
+    {"state"},
+    {"rules"},
+)
+"""Of the language server, from the outside in."""
+
+
+def test_the_language_servers_layers_import_inwards() -> None:
+    depth = {name: number for number, layer in enumerate(LAYERS) for name in layer}
+    outward = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path, tree in _modules("lsp_server")
+        for name in _imports(tree)
+        if name.startswith("lsp_server.")
+        and depth.get(name.split(".")[1], len(LAYERS)) < depth.get(path.relative_to(ROOT).with_suffix("").parts[1], 0)
+    ]
+    assert outward == []
+
+
 def test_nothing_of_ours_imports_what_is_made_for_transformers() -> None:
     for package in ("engine", "lsp_server", "triton_kernels", "benchmarks"):
         for path, tree in _modules(package):

@@ -13,7 +13,8 @@ from benchmarks.rows import read_rows
 from lsp_server.evaluation.command import Options, cut_holes
 from lsp_server.evaluation.runner import window_of
 from lsp_server.evaluation.tape import Tape
-from lsp_server.state.events import Call, Purpose, Surroundings
+from lsp_server.state.ask import Surroundings
+from lsp_server.state.call import Call, Purpose
 from lsp_server.window import Window
 from lsp_server.wire import Wire
 from tests.unit.test_evaluation import Scripted

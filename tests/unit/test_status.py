@@ -9,7 +9,7 @@ import pytest
 
 from lsp_server.features.status import EngineState, Status
 from lsp_server.reasons import Reason
-from lsp_server.state.events import Item, Outcome
+from lsp_server.state.outcome import Item, Outcome
 
 DONE = Outcome(items=(Item("x", None),), generated=3)
 

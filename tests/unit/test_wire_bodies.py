@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.api import CompletionRequest, parse_completion
-from lsp_server.state.events import NOWHERE, Call, Purpose, Surroundings
+from lsp_server.state.ask import NOWHERE, Surroundings
+from lsp_server.state.call import Call, Purpose
 from lsp_server.window import Window
 from lsp_server.wire import Wire
 

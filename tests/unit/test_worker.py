@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -78,12 +78,14 @@ class Reader:
 
 
 class Bench:
-    def __init__(self, runner: GatedRunner, **limits: int) -> None:
+    def __init__(self, runner: GatedRunner, idle: Callable[[], bool] | None = None, **limits: int) -> None:
         self.runner = runner
         self.ticks = itertools.count(1.0)
         scheduler = Scheduler(KvSlots(runner.slots, runner.window), **limits)
         self.dead = threading.Event()
-        self.worker = Worker(scheduler, runner, lambda: next(self.ticks), self.dead.set, check_each_step=True)
+        self.worker = Worker(
+            scheduler, runner, lambda: next(self.ticks), self.dead.set, check_each_step=True, idle=idle
+        )
         self.numbers = itertools.count(1)
 
     def ask(
@@ -120,8 +122,8 @@ class Bench:
 
 
 @contextmanager
-def bench(slots: int = 4, window: int = 512, **limits: int) -> Iterator[Bench]:
-    made = Bench(GatedRunner(slots, window), **limits)
+def bench(slots: int = 4, window: int = 512, idle: Callable[[], bool] | None = None, **limits: int) -> Iterator[Bench]:
+    made = Bench(GatedRunner(slots, window), idle, **limits)
     made.worker.start()
     try:
         yield made
@@ -144,6 +146,43 @@ def test_text_is_delivered_up_to_its_end_and_the_worker_says_when_it_is_busy() -
     assert [each is not None for each in seen] == [False, True, False]
     assert b.worker.active == 0
     assert (b.worker.counters.forward_calls, b.worker.counters.tokens_generated) == (3, 3)
+
+
+def test_idle_time_prepares_bit_by_bit_until_somebody_comes(caplog: pytest.LogCaptureFixture) -> None:
+    turns, go, made = threading.Semaphore(0), threading.Semaphore(0), threading.Event()
+    asked: list[float | None] = []
+
+    def idle() -> bool:
+        assert made.wait(SECONDS)
+        asked.append(b.worker.busy_since)
+        turns.release()
+        assert go.acquire(timeout=SECONDS)
+        if len(asked) == 4:
+            raise RuntimeError("no memory for it")
+        return len(asked) != 3
+
+    with bench(idle=idle) as b:
+        made.set()
+        assert turns.acquire(timeout=SECONDS)
+        _, reader = b.ask(max_tokens=1)
+        go.release()
+        b.begins()  # and not the second bit, though there is one
+        assert len(asked) == 1
+        b.freely()
+        assert reader.rest() == said(1)
+        go.release(2)
+        for _ in range(2):
+            assert turns.acquire(timeout=SECONDS)
+        # The third said that there is no more; the next request ends with another look.
+        _, reader = b.ask(max_tokens=1)
+        go.release()
+        assert reader.rest() == said(1)
+        assert turns.acquire(timeout=SECONDS)
+        _, reader = b.ask(max_tokens=2)
+        assert reader.rest() == said(2)
+    assert len(asked) == 4
+    assert None not in asked, "the watchdog must see it as work"
+    assert "nothing more is prepared" in caplog.text
 
 
 @pytest.mark.parametrize("stage", ["prefilling", "decoding"])

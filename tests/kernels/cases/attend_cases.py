@@ -16,7 +16,7 @@ from triton_kernels.launch import recorded
 from triton_kernels.spans import SpanTable
 
 F32, F16 = torch.float32, torch.float16
-HEADS = (12, 16, 22, 48)
+HEADS = (12, 16, 22, 32, 48)
 HEAD_DIMS = (64, 128)
 NEW = (1, 2, 4, 5, 8, 16, 33)
 STARTS = (0, 1, 15, 31, 32, 63, 64, 65, 127, 200)
@@ -96,6 +96,16 @@ def test_head_dim_that_is_no_power_of_two(head_dim: int, parts: int) -> None:
 @pytest.mark.parametrize("case", every({"start": range(130), "new": (1, 3), "parts": (1, 4)}), ids=named)
 def test_every_length(case: dict[str, Any]) -> None:
     check([Span(0, case["start"], case["new"])], 6, 64, F32, parts=case["parts"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", [777, 2047, 8191])
+@pytest.mark.parametrize(("heads", "new"), [(16, 1), (22, 5), (32, 33), (48, 2)])
+def test_long_contexts(start: int, heads: int, new: int) -> None:
+    """Split as on a large device, and as one program would go through it."""
+    for target in (TARGET["h200"], TARGET["small"]):
+        check([Span(1, start, new)], heads, 128, F16, target=target)
+    check([Span(1, start, new)], heads, 128, F32, parts=1)
 
 
 @pytest.mark.slow
