@@ -46,6 +46,18 @@
   (let ((arguments (plist-get (plist-get (starfill-suggestion-item suggestion) :command) :arguments)))
     (and (> (length arguments) 0) (elt arguments 0))))
 
+(defun starfill-suggestion-origin (suggestion)
+  "Return where SUGGESTION's item is known to stand verbatim, or nil.
+The value is a cons cell: package and licence, and the whole of it."
+  (let ((origins (plist-get (starfill-suggestion-item suggestion) :attribution)))
+    (when (> (length origins) 0)
+      (let* ((origin (elt origins 0))
+             (package (plist-get origin :package))
+             (licence (plist-get origin :licence)))
+        (cons (format "%s, %s" package licence)
+              (format "verbatim as in %s, %s line %s (%s)%s" package (plist-get origin :path)
+                      (plist-get origin :line) licence (if (> (length origins) 1) " and elsewhere" "")))))))
+
 (defun starfill-suggestion-text (suggestion)
   "Return the text of SUGGESTION's item, with line ends as in a buffer."
   (when-let ((item (starfill-suggestion-item suggestion)))

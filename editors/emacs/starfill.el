@@ -108,12 +108,20 @@
   (setq starfill--unanswered nil)
   (starfill--drop))
 
+(defun starfill--tell-origin ()
+  "Say in the echo area where the suggestion is known to stand verbatim."
+  (when-let ((origin (starfill-suggestion-origin starfill--current)))
+    (unless (or (minibufferp) (active-minibuffer-window))
+      (let ((message-log-max nil))
+        (message "starfill: %s" (cdr origin))))))
+
 (defun starfill--redraw ()
   "Draw what fits at point of the suggestion, or erase it; return the rest of it."
   (let ((rest (and starfill--current (starfill-suggestion-rest starfill--current))))
     (if (or (not rest) (string-empty-p rest) (starfill--hidden-p))
         (starfill--erase)
       (starfill-ghost-draw rest)
+      (starfill--tell-origin)
       (setq starfill--visible t
             starfill--pending t)
       (let ((id (starfill-suggestion-id starfill--current)))
@@ -338,7 +346,11 @@ The server is asked for more of them once."
                      ((member kind '("Error" "Warning")) "!")
                      ((equal kind "Inactive") "-")
                      (t ""))))
-    (propertize (concat " sf" sign (and reason (not starfill--visible) (concat "[" reason "]")))
+    (propertize (concat " sf" sign
+                        (cond ((not starfill--visible) (and reason (concat "[" reason "]")))
+                              (starfill--current
+                               (when-let ((origin (starfill-suggestion-origin starfill--current)))
+                                 (concat "[" (string-replace "%" "%%" (car origin)) "]")))))
                 'help-echo (format "starfill: %s" (or (plist-get status :message) "not started")))))
 
 (defun starfill--leave ()

@@ -53,7 +53,7 @@ def code_server(world: World, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """Visual Studio Code with our extension, for all windows."""
     extension = programs.required(programs.vscode_extension)
     home = tmp_path_factory.mktemp("vscode")
-    server = CodeServer(programs.vscode(), extension, world, home)
+    server = CodeServer.with_starfill(programs.vscode(), extension, world, home)
     yield server
     server.close()
 

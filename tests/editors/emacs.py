@@ -45,7 +45,7 @@ class Emacs:
         own = {**env, "HOME": str(folder), "STARFILL_HOME": env["STARFILL_HOME"]}
         self.terminal = Terminal([str(program), "-nw", "-Q", "-l", str(config)], folder, own)
         try:
-            wait_until(self._server.exists, "Emacs", timeout=_ANSWERS_S)
+            wait_until(self._listens, "Emacs", timeout=_ANSWERS_S)
         except AssertionError as error:
             screen = self.terminal.screen()
             self.terminal.close()
@@ -86,6 +86,11 @@ class Emacs:
 
     def close(self) -> None:
         self.terminal.close()
+
+    def _listens(self) -> bool:
+        """Whether it takes questions: its socket is there a moment before it does."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            return connection.connect_ex(str(self._server)) == 0
 
     def _evaluate(self, code: str) -> str:
         """Speak as emacsclient does, without a process for each question."""

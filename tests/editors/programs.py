@@ -120,6 +120,17 @@ def vscode_extension() -> Path:
     return source / "starfill.vsix"
 
 
+def vscode_extension_tests() -> str:
+    """Run the tests of the extension's pure parts -> what they print; CalledProcessError if one fails."""
+    environment = {**os.environ, "PATH": f"{vscode() / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    command = ["npm", "test", "--silent"]
+    folder = ROOT / "editors" / "vscode"
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=True
+    )
+    return done.stdout
+
+
 def _debian_packages(programs: Mapping[str, str]) -> None:
     """Have programs installed, each from its package."""
     missing = [package for program, package in programs.items() if shutil.which(program) is None]

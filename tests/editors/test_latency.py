@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from tests.editors import programs
@@ -13,17 +12,13 @@ from tests.editors.vscode import VSCode
 from tests.editors.world import COLUMN, LINE, World
 
 MOST_MS = 5.0
-LEAST_REQUESTS = 15
-LEAST_IN_A_MENU = 8  # Helix asks when nobody types, and what comes late is from memory
+LEAST_REQUESTS = 20
 
 
-def hold(share: Share, least: int = LEAST_REQUESTS) -> None:
-    """A machine that has too much to do stretches what the clock says. The processor's time is stretched less, but has also
-    what is done while the model works.
-    """
-    crowd = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-    assert share.requests >= least
-    assert share.wall <= MOST_MS * crowd or share.processor <= MOST_MS, share
+def hold(share: Share) -> None:
+    """The bar, by the clock."""
+    assert share.requests >= LEAST_REQUESTS, share
+    assert share.wall <= MOST_MS, share
 
 
 def test_the_servers_own_share(window: Open, world: World) -> None:
@@ -40,6 +35,7 @@ def test_the_servers_own_share_in_helixs_menu(world: World, tmp_path: Path) -> N
     helix = Helix(program, tmp_path, world.env, world.file("menu.py"), LINE, COLUMN)
     try:
         helix.ready()
-        hold(share_of(world, helix, helix.close), LEAST_IN_A_MENU)
+        # It asks when nobody types, and what comes late is from memory.
+        hold(share_of(world, helix, helix.close, times=2))
     finally:
         helix.close()

@@ -65,10 +65,11 @@ def write_a_function(editor: Typist) -> None:
             time.sleep(0.02)
 
 
-def share_of(world: World, editor: Typist, end: Callable[[], None]) -> Share:
-    """Write a function, `end` the server, and read what it says of the session."""
+def share_of(world: World, editor: Typist, end: Callable[[], None], times: int = 1) -> Share:
+    """Write a function so many `times`, `end` the server, and read what it says of the session."""
     before = set(_shares(world))
-    write_a_function(editor)
+    for _ in range(times):
+        write_a_function(editor)
     end()
     wait_until(lambda: bool(_shares(world).keys() - before), "the server's summary", timeout=60)
     after = _shares(world)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from tests.editors.world import World
 from tests.harness.process import Child, free_tcp_port, wait_until
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page
 
 SETTINGS = {
     "editor.autoClosingBrackets": "never",
@@ -32,6 +32,9 @@ SETTINGS = {
     "workbench.tips.enabled": False,
     "chat.disableAIFeatures": True,
 }
+
+KEYS = {"starfill.trigger": "F6", "starfill.next": "F7", "starfill.previous": "F8"}
+"""What the user has put commands on that have no keys of their own."""
 
 _STARTS_MS = 120_000
 """How long the page may take for something, on a machine that has much else to do."""
@@ -57,25 +60,34 @@ _LINES = """() => {
 class CodeServer:
     """The server of all windows, with our extension installed in an otherwise empty set-up."""
 
-    def __init__(self, programs: Path, extension: Path, world: World, home: Path) -> None:
-        self._workspace = world.folder
+    def __init__(
+        self, programs: Path, extension: Path, workspace: Path, environment: Mapping[str, str], home: Path
+    ) -> None:
+        self._workspace = workspace
         self._port = free_tcp_port()
         folders = ["--extensions-dir", str(home / "extensions"), "--user-data-dir", str(home / "user")]
         self._settings = home / "user"
         self.set({})
+        bindings = [{"key": key.lower(), "command": command} for command, key in KEYS.items()]
+        (home / "user" / "User" / "keybindings.json").write_text(json.dumps(bindings))
         program = str(programs / "bin" / "code-server")
+        own = {**environment, "HOME": str(home)}
+        install = [program, *folders, "--install-extension", str(extension)]
+        subprocess.run(install, env=own, check=True, capture_output=True, timeout=120)
+        options = ["--auth", "none", "--disable-telemetry", "--disable-update-check", "--disable-workspace-trust"]
+        address = ["--bind-addr", f"127.0.0.1:{self._port}"]
+        self._child = Child([program, *folders, *options, *address, str(workspace)], env=own)
+        self._child.__enter__()
+        wait_until(self._answers, "answer of code-server", timeout=60, child=self._child)
+
+    @classmethod
+    def with_starfill(cls, programs: Path, extension: Path, world: World, home: Path) -> Self:
+        """One on a world's folder, from which the extension finds the program."""
         # A login shell, which code-server asks for its PATH, knows nothing of ours; where pipx puts programs is looked at.
         usual = home / ".local" / "bin" / "starfill"
         usual.parent.mkdir(parents=True)
         usual.symlink_to(world.program)
-        environment = {**world.env, "HOME": str(home)}
-        install = [program, *folders, "--install-extension", str(extension)]
-        subprocess.run(install, env=environment, check=True, capture_output=True, timeout=120)
-        options = ["--auth", "none", "--disable-telemetry", "--disable-update-check", "--disable-workspace-trust"]
-        address = ["--bind-addr", f"127.0.0.1:{self._port}"]
-        self._child = Child([program, *folders, *options, *address, str(world.folder)], env=environment)
-        self._child.__enter__()
-        wait_until(self._answers, "answer of code-server", timeout=60, child=self._child)
+        return cls(programs, extension, world.folder, world.env, home)
 
     def set(self, machine: Mapping[str, Any]) -> None:
         """Give the user these settings for the machine, and elsewhere those that the tests need alone."""
@@ -83,6 +95,22 @@ class CodeServer:
             file = self._settings / scope / "settings.json"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(settings))
+
+    @contextmanager
+    def running_with(self, window: VSCode, world: World, machine: Mapping[str, Any]) -> Iterator[None]:
+        """The window's server runs with these settings of the user's for the machine, which are flags, and then with none."""
+
+        def run_with(settings: Mapping[str, Any]) -> None:
+            before = set(world.logs())
+            self.set(settings)
+            wait_until(lambda: bool(set(world.logs()) - before), "another server", timeout=_STARTS_MS / 1000)
+            wait_until(lambda: window.status() == "starfill: ready", "the other server", timeout=_STARTS_MS / 1000)
+
+        run_with(machine)
+        try:
+            yield
+        finally:
+            run_with({})
 
     @property
     def url(self) -> str:
@@ -176,10 +204,61 @@ class VSCode:
         """What the item in the status bar says to those who cannot see it."""
         return str(self._page.locator(_STATUS).locator("a").first.get_attribute("aria-label", timeout=10_000) or "")
 
+    def bar(self) -> list[str]:
+        """What the status bar shows of starfill: its own item, and the editor's progress display."""
+        items = self._page.locator(".statusbar-item", has_text="starfill").all_inner_texts()
+        return [_plain(text).strip() for text in items]
+
     def message(self, holds: str) -> None:
         """Wait for a message box with this text."""
-        found = self._page.locator(".notification-list-item-message", has_text=holds).first
-        found.wait_for(timeout=_STARTS_MS)
+        self._message(holds).wait_for(timeout=_STARTS_MS)
+
+    def choices(self, holds: str) -> list[str]:
+        """The buttons of the message box with this text."""
+        return [_plain(text).strip() for text in self._box(holds).locator(".monaco-button").all_inner_texts()]
+
+    def choose(self, holds: str, choice: str) -> None:
+        """Press a button of the message box with this text, which goes away."""
+        self._box(holds).locator(".monaco-button", has_text=choice).first.click(timeout=_STARTS_MS)
+        self._message(holds).wait_for(state="hidden", timeout=_STARTS_MS)
+
+    def answer(self, title: str, text: str) -> None:
+        """Type into the box with this title, which asks for words."""
+        box = self._page.locator(".quick-input-widget", has_text=title)
+        box.locator("input:focus").wait_for(timeout=_STARTS_MS)
+        self._page.keyboard.type(text)
+        self._page.keyboard.press("Enter")
+        box.wait_for(state="hidden", timeout=_STARTS_MS)
+
+    def confirm(self) -> None:
+        """Have all of an edit applied that is shown to be confirmed."""
+        preview = self._page.locator(".refactor-preview, .bulk-edit-panel")
+        preview.locator(".monaco-checkbox, input[type=checkbox]").first.click(timeout=_STARTS_MS)
+        self._page.locator(".monaco-button", has_text="Apply").first.click(timeout=_STARTS_MS)
+
+    def pick(self, holds: str) -> None:
+        """Choose an entry of the list that is open."""
+        entry = self._page.locator(f'.quick-input-list [aria-label*="{holds}"]').first
+        entry.click(timeout=_STARTS_MS)
+
+    def asked(self) -> str:
+        """What stands in the empty box of the list that is open."""
+        box = self._page.locator(".quick-input-widget input").first
+        return str(box.get_attribute("placeholder", timeout=_STARTS_MS) or "")
+
+    def agree(self, holds: str, choice: str) -> None:
+        """Press a button of the dialogue with this text."""
+        dialogue = self._page.locator(".monaco-dialog-box", has_text=holds)
+        dialogue.locator(".monaco-button", has_text=choice).first.click(timeout=_STARTS_MS)
+
+    def dismiss_messages(self) -> None:
+        """Put away what message boxes there are."""
+        self.run("Notifications: Clear All Notifications")
+
+    def reload(self) -> None:
+        """The same window anew."""
+        self._page.reload(timeout=_STARTS_MS, wait_until="commit")
+        self._page.wait_for_selector(_STATUS, timeout=_STARTS_MS)
 
     def run(self, command: str, *, stays: bool = False) -> None:
         """Run a command by its title in the palette; it `stays` open if the command asks something."""
@@ -189,6 +268,12 @@ class VSCode:
         self._page.locator(f'.quick-input-list [aria-label^="{command}"]').first.click(timeout=_STARTS_MS)
         if not stays:
             self._page.wait_for_selector(".quick-input-widget", state="hidden", timeout=_STARTS_MS)
+
+    def _box(self, holds: str) -> Locator:
+        return self._page.locator(".notification-list-item", has=self._message(holds)).first
+
+    def _message(self, holds: str) -> Locator:
+        return self._page.locator(".notification-list-item-message", has_text=holds).first
 
     def _read(self) -> dict[str, list[str]]:
         found: dict[str, Any] = self._page.evaluate(_LINES)

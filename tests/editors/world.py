@@ -7,6 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,6 +110,30 @@ class World:
         for pid in self.engines():
             os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not self.engines(), "end of the engine")
+
+    @contextmanager
+    def held_engine(self) -> Iterator[None]:
+        """The next engine that starts gets no further until the end, as if its model were large."""
+        held: list[int] = []
+        over = threading.Event()
+
+        def hold() -> None:
+            while not over.wait(0.005):
+                for pid in self.engines():
+                    if pid not in held:
+                        os.kill(pid, signal.SIGSTOP)
+                        held.append(pid)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            for pid in held:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
 
     def running(self) -> float:
         """Generations that the engine is at."""

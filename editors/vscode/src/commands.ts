@@ -1,15 +1,12 @@
 // What the user can ask for by name.
 
-import { execFile } from 'node:child_process';
-import { promisify } from 'node:util';
 import * as vscode from 'vscode';
 
+import { switchModel } from './models';
+import { output } from './program';
 import type { Server } from './server';
 import type { Settings } from './settings';
 import type { StatusBar } from './status';
-
-const run = promisify(execFile);
-const RUN_MS = 60_000;
 
 interface Choice extends vscode.QuickPickItem {
 	command: string;
@@ -33,7 +30,7 @@ export function registerCommands(server: Server, settings: Settings, bar: Status
 		'starfill.showStatus': () => showStatus(server, bar),
 		'starfill.doctor': () => showDoctor(server),
 		'starfill.log': () => server.log.show(),
-		'starfill.restart': () => server.restart(),
+		'starfill.restart': () => server.restart(true),
 		'starfill.menu': () => showMenu(bar),
 	};
 	return Object.entries(commands).map(([name, command]) => vscode.commands.registerCommand(name, command));
@@ -84,102 +81,13 @@ async function showStatus(server: Server, bar: StatusBar): Promise<void> {
 }
 
 async function showDoctor(server: Server): Promise<void> {
-	const text = await output(server, ['doctor']);
+	const text = await output(server.executable, ['doctor']);
 	if (text !== undefined) {
 		await showText(text, 'plaintext');
-	}
-}
-
-/** What of a model `starfill models list --json` says here. */
-interface Model {
-	id: string;
-	precision?: string | null;
-	fits?: boolean;
-	why?: string | null;
-}
-
-interface ModelChoice extends vscode.QuickPickItem {
-	model?: string;
-}
-
-async function switchModel(server: Server, settings: Settings): Promise<void> {
-	const starter: ModelChoice = { label: 'starfill-starter', description: 'the model that starfill comes with' };
-	const folder: ModelChoice = { label: '$(folder) A folder…', description: 'config.json, tokenizer.json, safetensors' };
-	const more: ModelChoice = { label: '$(cloud-download) Get another one…', description: 'starfill models pull' };
-	const separator: ModelChoice = { label: '', kind: vscode.QuickPickItemKind.Separator };
-	const chosen = await pick(`now: ${settings.model ?? starter.label}`, (models) => [starter, ...models, separator, folder, more], server);
-	if (chosen === folder) {
-		const folders = await vscode.window.showOpenDialog({ canSelectFolders: true, canSelectFiles: false, openLabel: 'Use' });
-		if (folders?.[0] !== undefined) {
-			await settings.chooseModel(folders[0].fsPath);
-		}
-	} else if (chosen === more) {
-		const terminal = vscode.window.createTerminal('starfill');
-		terminal.show();
-		terminal.sendText(`"${server.executable ?? 'starfill'}" models list`);
-	} else if (chosen !== undefined) {
-		await settings.chooseModel(chosen.model);
-	}
-}
-
-/** Ask for a model; those that were downloaded join the choices as soon as the program has said which they are. */
-function pick(
-	placeholder: string,
-	among: (models: ModelChoice[]) => ModelChoice[],
-	server: Server,
-): Promise<ModelChoice | undefined> {
-	const box = vscode.window.createQuickPick<ModelChoice>();
-	box.title = 'Which model completes?';
-	box.placeholder = placeholder;
-	box.items = among([]);
-	box.busy = true;
-	void modelsHere(server).then((models) => {
-		box.items = among(models);
-		box.busy = false;
-	});
-	return new Promise((resolve) => {
-		box.onDidAccept(() => {
-			resolve(box.selectedItems[0]);
-			box.hide();
-		});
-		box.onDidHide(() => {
-			resolve(undefined);
-			box.dispose();
-		});
-		box.show();
-	});
-}
-
-/** Models that were downloaded; none if the program cannot say. */
-async function modelsHere(server: Server): Promise<ModelChoice[]> {
-	try {
-		const models = JSON.parse((await output(server, ['models', 'list', '--here', '--json'])) ?? '[]') as Model[];
-		return models.map(({ id, precision, fits, why }) => ({
-			label: id,
-			description: fits === false ? (why ?? 'does not fit') : (precision ?? ''),
-			model: id,
-		}));
-	} catch {
-		return [];
 	}
 }
 
 async function showText(content: string, language: string): Promise<void> {
 	const document = await vscode.workspace.openTextDocument({ content, language });
 	await vscode.window.showTextDocument(document, { preview: true });
-}
-
-/** What the program prints when it is run with some arguments; undefined if there is no program. */
-async function output(server: Server, args: string[]): Promise<string | undefined> {
-	if (server.executable === undefined) {
-		void vscode.window.showWarningMessage('starfill: the program was not found');
-		return undefined;
-	}
-	try {
-		return (await run(server.executable, args, { timeout: RUN_MS })).stdout;
-	} catch (error) {
-		// A doctor with findings ends with an exit code; what it found is on its output.
-		const { stdout, message } = error as { stdout?: string; message: string };
-		return stdout || message;
-	}
 }

@@ -13,7 +13,8 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
 	const log = vscode.window.createOutputChannel('starfill', { log: true });
 	const settings = new Settings(context.extension.packageJSON);
 	const bar = new StatusBar();
-	server = new Server(settings, bar, log);
+	server = new Server(settings, bar, log, context.globalState);
+	let { launch } = settings;
 	const look = () => bar.switched(settings.off(vscode.window.activeTextEditor?.document));
 	look();
 	context.subscriptions.push(
@@ -23,7 +24,8 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
 		vscode.window.onDidChangeActiveTextEditor(look),
 		vscode.workspace.onDidChangeConfiguration(async (event) => {
 			look();
-			if (settings.restarts(event)) {
+			if (settings.launch !== launch) {
+				launch = settings.launch;
 				await server?.restart();
 			} else if (event.affectsConfiguration(SECTION)) {
 				await server?.configure();

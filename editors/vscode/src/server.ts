@@ -4,7 +4,7 @@ import * as vscode from 'vscode';
 import { LanguageClient, NotificationType, RevealOutputChannelOn } from 'vscode-languageclient/node';
 
 import { type Answer, showAnswer } from './answers';
-import { findExecutable, offerInstallation } from './executable';
+import { findExecutable, offerInstallation, tellWrongPath } from './executable';
 import { SECTION, type Settings } from './settings';
 import type { ServerStatus, StatusBar } from './status';
 import { Streaming } from './streaming';
@@ -12,6 +12,8 @@ import { Streaming } from './streaming';
 const DID_CHANGE_STATUS = new NotificationType<ServerStatus>('didChangeStatus');
 const ANSWER = new NotificationType<Answer>('starfill/answer');
 const STOP_MS = 2000;
+/** Where it is kept that the user wants no offer to install the server. */
+const NO_OFFER = 'noOfferToInstall';
 
 export class Server implements vscode.Disposable {
 	private client: LanguageClient | undefined;
@@ -23,6 +25,7 @@ export class Server implements vscode.Disposable {
 		private readonly settings: Settings,
 		private readonly bar: StatusBar,
 		readonly log: vscode.LogOutputChannel,
+		private readonly memory: vscode.Memento,
 	) {}
 
 	/** The program that runs, for commands that start it with other arguments. */
@@ -36,10 +39,11 @@ export class Server implements vscode.Disposable {
 		return this.enqueue(() => this.doStop());
 	}
 
-	restart(): Promise<void> {
+	/** `asked`: by the user, who hears again what they did not want to hear unasked. */
+	restart(asked = false): Promise<void> {
 		return this.enqueue(async () => {
 			await this.doStop();
-			await this.doStart();
+			await this.doStart(asked);
 		});
 	}
 
@@ -76,16 +80,17 @@ export class Server implements vscode.Disposable {
 		return this.queue;
 	}
 
-	private async doStart(): Promise<void> {
+	private async doStart(asked = false): Promise<void> {
 		if (this.client !== undefined) {
 			return;
 		}
 		this.executable = await findExecutable(this.settings.executable);
 		if (this.executable === undefined) {
 			this.bar.show({ kind: 'Error', message: 'the starfill program was not found', busy: false });
-			void offerInstallation(this.settings.executable);
+			void this.explain(asked);
 			return;
 		}
+		this.bar.show({ kind: 'Inactive', message: 'starting', busy: true });
 		const client: LanguageClient = new LanguageClient(
 			SECTION,
 			'starfill',
@@ -105,11 +110,34 @@ export class Server implements vscode.Disposable {
 				},
 			},
 		);
-		client.onNotification(DID_CHANGE_STATUS, (status) => this.bar.show(status));
+		let told = false;
+		client.onNotification(DID_CHANGE_STATUS, (status) => {
+			told = true;
+			this.bar.show(status);
+		});
 		client.onNotification(ANSWER, showAnswer);
 		this.client = client;
 		await client.start();
-		this.bar.show({ kind: 'Normal', message: '', busy: false });
+		if (!told) {
+			this.bar.show({ kind: 'Normal', message: '', busy: false });
+		}
+	}
+
+	/** Why there is no server, and what can be done about it. */
+	private async explain(asked: boolean): Promise<void> {
+		if (this.settings.executable !== undefined) {
+			return tellWrongPath(this.settings.executable);
+		}
+		if (this.memory.get(NO_OFFER) === true && !asked) {
+			return;
+		}
+		const installation = await offerInstallation();
+		if (installation === 'there') {
+			await this.start();
+		}
+		if (installation !== 'not now') {
+			await this.memory.update(NO_OFFER, installation === 'never');
+		}
 	}
 
 	private async doStop(): Promise<void> {

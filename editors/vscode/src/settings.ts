@@ -43,9 +43,9 @@ export class Settings {
 		return editorSettings(this.others, this.inspect);
 	}
 
-	/** Whether a change means that the server must be started with other flags. */
-	restarts(event: vscode.ConfigurationChangeEvent): boolean {
-		return [EXECUTABLE, ...this.machine].some((name) => event.affectsConfiguration(`${SECTION}.${name}`));
+	/** All that a server is started with. What a workspace sets is not among it, so that it cannot even restart one. */
+	get launch(): string {
+		return JSON.stringify([this.executable, this.flags]);
 	}
 
 	/** What is switched off for a document, in words; undefined if nothing is. */

@@ -13,6 +13,8 @@ export interface ServerStatus {
 const ICONS = { Normal: '$(sparkle)', Warning: '$(sparkle)', Error: '$(warning)', Inactive: '$(circle-slash)' };
 /** Shorter waits than this would make the item flicker at every key. */
 const BUSY_AFTER_MS = 300;
+/** Of a message in the bar; the tooltip has all of it. */
+const MOST_SIGNS = 70;
 
 export class StatusBar implements vscode.Disposable {
 	private readonly item = vscode.window.createStatusBarItem('starfill', vscode.StatusBarAlignment.Right, 100);
@@ -60,12 +62,21 @@ export class StatusBar implements vscode.Disposable {
 	}
 
 	private draw(busy: boolean): void {
-		const loading = this.status.reason === 'loading';
+		const { message, reason } = this.status;
+		const loading = reason === 'loading';
 		const kind = this.off === undefined || this.status.kind === 'Error' ? this.status.kind : 'Inactive';
-		this.item.text = `${busy || loading ? '$(loading~spin)' : ICONS[kind]} starfill${loading ? ': loading' : ''}`;
+		// Without a reason why nothing is shown, a message is about what is shown: where it stands verbatim.
+		const source = kind === 'Normal' && reason === undefined ? message : '';
+		const icon = busy || loading ? '$(loading~spin)' : source === '' ? ICONS[kind] : '$(law)';
+		const words = loading ? ': loading' : source === '' ? '' : `: ${shortened(source)}`;
+		this.item.text = `${icon} starfill${words}`;
 		this.item.tooltip = `starfill: ${this.line}\nClick for the menu.`;
 		this.item.backgroundColor =
 			kind === 'Error' ? new vscode.ThemeColor('statusBarItem.errorBackground') : undefined;
-		this.item.accessibilityInformation = { label: `starfill: ${busy ? 'working' : this.line}` };
+		this.item.accessibilityInformation = { label: `starfill: ${busy && !loading && source === '' ? 'working' : this.line}` };
 	}
+}
+
+function shortened(text: string): string {
+	return text.length > MOST_SIGNS ? `${text.slice(0, MOST_SIGNS - 1)}…` : text;
 }

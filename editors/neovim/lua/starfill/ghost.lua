@@ -2,6 +2,7 @@
 local M = {}
 
 M.namespace = vim.api.nvim_create_namespace("starfill")
+local notes = vim.api.nvim_create_namespace("starfill.note")
 
 --- Virtual text shows a tab as one cell: draw what the buffer would show.
 ---@param text string
@@ -30,7 +31,8 @@ end
 ---@param row integer from 0
 ---@param column integer byte column from 0
 ---@param text string
-function M.draw(bufnr, row, column, text)
+---@param note? string what is said of it, at the end of the line
+function M.draw(bufnr, row, column, text, note)
   local lines = vim.split(text, "\n", { plain = true })
   local before = vim.api.nvim_buf_get_text(bufnr, row, 0, row, column, {})[1]
   local below = {}
@@ -45,6 +47,13 @@ function M.draw(bufnr, row, column, text)
     hl_mode = "combine",
     right_gravity = true,
   })
+  vim.api.nvim_buf_clear_namespace(bufnr, notes, 0, -1)
+  if note then
+    vim.api.nvim_buf_set_extmark(bufnr, notes, row, 0, {
+      virt_text = { { "  " .. note, "StarfillNote" } },
+      virt_text_pos = "eol",
+    })
+  end
 end
 
 --- Erase what is drawn in a buffer.
@@ -52,6 +61,7 @@ end
 function M.erase(bufnr)
   if vim.api.nvim_buf_is_valid(bufnr) then
     vim.api.nvim_buf_clear_namespace(bufnr, M.namespace, 0, -1)
+    vim.api.nvim_buf_clear_namespace(bufnr, notes, 0, -1)
   end
 end
 

@@ -41,7 +41,8 @@ function M.check()
     local buffers = vim.tbl_count(client.attached_buffers or {})
     health.ok(("server runs, %d buffers attached, positions in %s"):format(buffers, client.offset_encoding))
   end
-  health.info(("status: %s (%s)"):format(server.status.message, server.status.kind))
+  local said = server.status.message ~= "" and server.status.message or "ready"
+  health.info(("status: %s (%s)"):format(said, server.status.kind))
   check_doctor(program)
 end
 

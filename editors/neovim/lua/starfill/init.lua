@@ -46,7 +46,7 @@ local function redraw()
     return rest
   end
   local row, column = unpack(vim.api.nvim_win_get_cursor(0))
-  ghost.draw(current.bufnr, row - 1, column, rest)
+  ghost.draw(current.bufnr, row - 1, column, rest, current:origin())
   local item = current:item()
   local id = tostring(item.command and item.command.arguments[1] or current.index)
   local client = server.client(current.bufnr)
@@ -221,7 +221,8 @@ function M.statusline()
     return OFF
   end
   local sign = status.busy and BUSY or (status.kind == "Normal" and IDLE or TROUBLE)
-  local word = status.kind ~= "Normal" and status.message or status.reason
+  -- Without a reason why nothing is shown, a message is about what is shown: where it stands verbatim.
+  local word = (status.kind ~= "Normal" or not status.reason) and status.message or status.reason
   return word and word ~= "" and (sign .. " " .. word) or sign
 end
 
@@ -238,6 +239,11 @@ local function catch_up()
     seen = nil
     changed()
   end
+end
+
+local function highlights()
+  vim.api.nvim_set_hl(0, "StarfillGhost", { default = true, link = "Comment" })
+  vim.api.nvim_set_hl(0, "StarfillNote", { default = true, link = "DiagnosticVirtualTextInfo" })
 end
 
 local function listen()
@@ -263,9 +269,7 @@ local function listen()
     end
   end)
   on("User", catch_up, "StarfillReady")
-  on("ColorScheme", function()
-    vim.api.nvim_set_hl(0, "StarfillGhost", { default = true, link = "Comment" })
-  end)
+  on("ColorScheme", highlights)
   on("VimLeavePre", server.stop)
 end
 
@@ -282,7 +286,7 @@ end
 function M.setup(options)
   set_up = true -- with wrong options too: the defaults are not what somebody wants who set others
   config.set(options)
-  vim.api.nvim_set_hl(0, "StarfillGhost", { default = true, link = "Comment" })
+  highlights()
   require("starfill.keymap").map()
   listen()
   attach()

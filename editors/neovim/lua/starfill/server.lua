@@ -44,10 +44,13 @@ local function client_config()
     name = "starfill",
     cmd = config.options.cmd,
     capabilities = capabilities(),
-    init_options = { starfill = vim.tbl_extend("force", config.options.settings, { status = true }) },
+    init_options = { starfill = vim.tbl_extend("force", config.options.settings, { status = true, answers = true }) },
     settings = { starfill = config.options.settings },
     handlers = {
       ["$/progress"] = on_progress,
+      ["starfill/answer"] = function(_, params)
+        require("starfill.actions").show(params)
+      end,
       ["didChangeStatus"] = function(_, params)
         local loaded = M.status.reason == "loading" and params.reason ~= "loading"
         set_status(params)
@@ -57,7 +60,7 @@ local function client_config()
       end,
     },
     on_init = function()
-      set_status({ kind = "Normal", message = "ready", busy = false })
+      set_status({ kind = "Normal", message = "", busy = false })
     end,
     on_exit = function(code)
       vim.schedule(function()

@@ -51,6 +51,18 @@ function M:text()
   return text and (text:gsub("\r\n?", "\n"))
 end
 
+--- Where the shown item stands verbatim, in words, if the server knows such a place.
+---@return string?
+function M:origin()
+  local item = self:item()
+  local origin = item and item.attribution and item.attribution[1]
+  if not origin then
+    return nil
+  end
+  local others = #item.attribution > 1 and " and elsewhere" or ""
+  return ("as in %s, %s:%d (%s)%s"):format(origin.package, origin.path, origin.line, origin.licence, others)
+end
+
 --- What is left of the text after what was typed since, or nil if something else was typed.
 ---@return string?
 function M:rest()
