@@ -71,11 +71,13 @@ def _connect(path: Path) -> socket.socket:
 def _ask(path: Path, data: bytes, silence: float = 0.3) -> bytes:
     """Send and read until the engine hangs up, or says nothing for `silence` seconds."""
     said = b""
-    with _connect(path) as client, suppress(OSError):
+    with _connect(path) as client:
         client.settimeout(silence)
-        client.sendall(data)
-        while part := client.recv(65_536):
-            said += part
+        with suppress(OSError):  # refused already, which can still be read
+            client.sendall(data)
+        with suppress(OSError):
+            while part := client.recv(65_536):
+                said += part
     return said
 
 
