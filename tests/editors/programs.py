@@ -71,6 +71,18 @@ def neovim_0_11() -> Path:
 
 
 @functools.cache
+def neovim_0_10() -> Path:
+    """The oldest Neovim that the plugin is for, as Debian 13 has it."""
+    folder = FOLDER / "neovim-0.10"
+    program = folder / "bin" / "nvim"
+    if not program.exists():
+        if shutil.which("apt-get") is None:
+            raise NotInstalled("needs apt-get to fetch Neovim 0.10")
+        _run("Neovim 0.10", [str(Path(__file__).with_name("get_editors.sh")), str(folder), "trixie"])
+    return program
+
+
+@functools.cache
 def emacs() -> Path:
     """Emacs for a terminal, and a terminal to run it in."""
     _debian_packages({"emacs": "emacs-nox", "tmux": "tmux"})
@@ -166,6 +178,7 @@ def _reason(output: str) -> str:
 ALL: dict[str, Callable[[], object]] = {
     "Neovim 0.12, Helix and lsp-mode 10": debian_editors,
     "Neovim 0.11": neovim_0_11,
+    "Neovim 0.10": neovim_0_10,
     "Emacs": emacs,
     "eglot": eglot,
     "Visual Studio Code": vscode,

@@ -23,7 +23,7 @@ TAIL = AFTER.rstrip("\n")
 PICTURES = ROOT / "out" / "pictures"
 
 
-@pytest.fixture(params=[programs.neovim_0_12, programs.neovim_0_11], ids=["0.12", "0.11"])
+@pytest.fixture(params=[programs.neovim_0_12, programs.neovim_0_11, programs.neovim_0_10], ids=["0.12", "0.11", "0.10"])
 def nvim(request: pytest.FixtureRequest, world: World, tmp_path: Path) -> Iterator[Neovim]:
     editor = neovim_plugin(programs.required(request.param), world, tmp_path)
     editor.open(world.file("plugin.py"), LINE, COLUMN)

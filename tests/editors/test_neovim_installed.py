@@ -18,7 +18,9 @@ from tests.harness.process import ROOT
 PAGE = ROOT / "editors" / "neovim" / "README.md"
 WAIT_S = 60.0
 
-BOTH = pytest.mark.parametrize("program", [programs.neovim_0_12, programs.neovim_0_11], ids=["0.12", "0.11"])
+EACH = pytest.mark.parametrize(
+    "program", [programs.neovim_0_12, programs.neovim_0_11, programs.neovim_0_10], ids=["0.12", "0.11", "0.10"]
+)
 
 
 def leads_to_ghost_text(program: Path, init: str, world: World, home: Path) -> None:
@@ -32,7 +34,7 @@ def leads_to_ghost_text(program: Path, init: str, world: World, home: Path) -> N
         editor.close()
 
 
-@BOTH
+@EACH
 def test_the_commands_of_its_page_are_enough(program: Callable[[], Path], world: World, tmp_path: Path) -> None:
     nvim = programs.required(program)
     env = {**world.env, "HOME": str(tmp_path)}
@@ -55,7 +57,7 @@ def test_it_stays_asleep_if_told_so(world: World, tmp_path: Path) -> None:
         editor.close()
 
 
-@BOTH
+@EACH
 def test_options_may_stand_in_a_variable(program: Callable[[], Path], world: World, tmp_path: Path) -> None:
     init = f'vim.g.starfill = {{ keymap = {{ accept = "<C-l>" }} }}\nvim.opt.runtimepath:prepend("{PAGE.parent}")'
     editor = Neovim(programs.required(program), init, "starfill", tmp_path, world.env)
@@ -68,7 +70,7 @@ def test_options_may_stand_in_a_variable(program: Callable[[], Path], world: Wor
         editor.close()
 
 
-@BOTH
+@EACH
 def test_with_lazy_nvims_table(program: Callable[[], Path], world: World, tmp_path: Path) -> None:
     """What lazy.nvim does with such a table: its folder onto the runtime path, then `main` is set up with `opts`."""
     table = with_checkout(snippet("editors/neovim/README.md", "lua", "opts = {}"))
