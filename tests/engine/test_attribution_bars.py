@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import resource
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -71,9 +73,15 @@ def test_a_small_corpus_within_its_share_of_the_time(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3_600)
 def test_a_hundred_megabytes(tmp_path: Path) -> None:
-    files = fill(tmp_path / "corpus", 100_000_000)
+    # In a process of its own: what others have had at most counts for ever.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        pool.submit(_a_hundred_megabytes, tmp_path).result()
+
+
+def _a_hundred_megabytes(folder: Path) -> None:
+    files = fill(folder / "corpus", 100_000_000)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    look_up(tmp_path / "corpus", files, tmp_path / "home" / "index", 100_000_000, 2)
+    look_up(folder / "corpus", files, folder / "home" / "index", 100_000_000, 2)
     grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     assert grown < MEMORY
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 < MEMORY
