@@ -27,11 +27,11 @@ TOP_BLOCKS = (96, 48, 24, 8, 1)
 BUDGET_A_LINE = 48
 """Tokens of budget for each line of a block at least, so that one is a like part of every window."""
 
-MAX_SUFFIX = 256
+MAX_SUFFIX = 224
 """Tokens of suffix at most. Twice as many completed no better and made a walk too dear (docs/performance.md)."""
 
-END_BLOCK = 8
-"""Lines that are dropped together at the end of the suffix, counted from its end."""
+SUFFIX_SHARES = 4
+"""Parts of the suffix's budget: those that a short suffix leaves unused are the prefix's."""
 
 CLOSERS = frozenset(")]}\"'`,:; \t>\r")
 """A rest of line made of these alone is what the editor closed by itself: S starts on the next line."""
@@ -122,7 +122,7 @@ def lay_out(
     if control.begin is not None:
         head, shared = [control.begin, *head], shared and shared + 1
     suffix = [] if layout is Layout.NONE else suffix_window(encode, document.suffix, budget.suffix)
-    room = budget.window - budget.reserve - budget.suffix - len(head) - 3
+    room = budget.window - budget.reserve - _set_aside(len(suffix), budget) - len(head) - 3
     top, prefix = prefix_window(tokenizer, encode, document.prefix, room)
 
     anchor = _anchor(prefix, top) if layout is Layout.ANCHORED else 0
@@ -170,26 +170,27 @@ def prefix_window(tokenizer: Tokenizer, encode: Encode, text: str, budget: int) 
 
 
 def suffix_window(encode: Encode, text: str, budget: int) -> list[int]:
-    """Ids of the first lines of `text`, at most `budget`.
+    """Ids of the first lines of `text`, at most `budget`: whole lines, or a part of the first if that alone is longer.
 
-    Whole blocks of lines, counted from the end, are dropped; if not even the first block fits, whole lines.
+    It starts at the cursor, so that whatever moves its start is computed anew anyway: its end need not keep still.
     """
     rest, _, after = text.partition("\n")
     if CLOSERS.issuperset(rest):
         text = after
-    lines_left = text.count("\n")
-    at, tokens, kept_block, kept_line = 0, 0, 0, 0
+    at, tokens = 0, 0
     while at < len(text):
         end = text.find("\n", at) + 1 or len(text)
         tokens += len(encode(text[at : min(end, at + _LONG_LINE)]))
         if tokens > budget:
             break
-        at = kept_line = end
-        if lines_left % END_BLOCK == 0 or end == len(text):
-            kept_block = end
-        lines_left -= 1
-    ids = encode(text[: kept_block or kept_line or min(len(text), _LONG_LINE)])
-    return ids[:budget]
+        at = end
+    return encode(text[: at or min(len(text), _LONG_LINE)])[:budget]
+
+
+def _set_aside(suffix: int, budget: Budget) -> int:
+    """Tokens of the window that the prefix may not have. In steps, or each line of a walk would move its top."""
+    share = max(1, budget.suffix // SUFFIX_SHARES)
+    return min(budget.suffix, -(-suffix // share) * share)
 
 
 def _blocks_that_fit(encode: Encode, text: str, budget: int, block: int) -> tuple[int, int, int]:

@@ -223,7 +223,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.keystrokes", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for keystrokes.jsonl; rows are appended")
     parser.add_argument("--part", default="counts,engine,server", help=f"of {', '.join(PARTS)}, comma between")
-    parser.add_argument("--suffixes", type=_numbers, default=(128, 256, 512), help="tokens of suffix to count with")
+    parser.add_argument(
+        "--suffixes", type=_numbers, default=(128, 224, 256, 512), help="tokens of suffix to count with"
+    )
     every = ",".join((*TRACES, replay.TWO_FILES))
     parser.add_argument("--traces", default=every, help=f"to count with, of {every}")
     parser.add_argument("--events", type=int, default=300, help="of each trace, with a model")

@@ -18,9 +18,10 @@ import torch
 
 from benchmarks.layouts.generations import KINDS, Generations, Recordings
 from benchmarks.layouts.scores import DTYPE, rows_of, shaped
-from benchmarks.layouts.ways import UNHEALED, Way, healed_ways, window_for
+from benchmarks.layouts.ways import LAYOUTS, UNHEALED, Way, healed_ways, window_for
 from benchmarks.report import text_table
 from benchmarks.rows import RowWriter, Run
+from engine.fim import Layout
 from engine.loading import LoadOptions, load
 from engine.models import STARTER, STARTER_ID, ModelSource
 from engine.tokenizer import Tokenizer
@@ -37,9 +38,12 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--holes", type=int, default=2_000, help="holes that are completed in every way")
     parser.add_argument("--more", type=int, default=4_000, help="holes that are completed in the ways of --also")
     parser.add_argument(
-        "--also", default="anchored 128,anchored 256", help="the ways that --more is for, comma between"
+        "--also",
+        default="anchored 128,anchored 224,anchored 256",
+        help="the ways that --more is for, comma between",
     )
-    parser.add_argument("--suffixes", default="128,256,512", help="tokens of suffix to try, comma between")
+    parser.add_argument("--suffixes", default="128,224,256,512", help="tokens of suffix to try, comma between")
+    parser.add_argument("--layouts", default=",".join(LAYOUTS), help="layouts to try, comma between")
     parser.add_argument("--unhealed", type=int, default=400, help="holes that are completed without healing, too")
     parser.add_argument("--recording", type=Path, help="where generations are kept")
     parser.add_argument("--threads", type=int, default=1)
@@ -52,13 +56,15 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Complete in every way, write rows, print a table; 1 where another way is better by more than a point."""
     options = options_of(arguments)
-    ways = healed_ways([int(each) for each in options.suffixes.split(",")])
+    layouts = [Layout(each) for each in options.layouts.split(",")]
+    ways = healed_ways([int(each) for each in options.suffixes.split(",")], layouts)
+    unhealed = [way for way in UNHEALED if way.layout in layouts]
     asked = Options(tuple(options.paths), max(options.holes, options.more), options.seed, KINDS, ("python",))
     holes = cut_holes(asked)
     recordings = Recordings(options.recording)
     if not options.replay:
         first, then = min(options.unhealed, options.holes), options.holes
-        stages = [(holes[:first], [*ways, *UNHEALED]), (holes[first:then], ways)]
+        stages = [(holes[:first], [*ways, *unhealed]), (holes[first:then], ways)]
         stages.append((holes[then : options.more], [way for way in ways if way.name in options.also.split(",")]))
         generations = Generations(_engine(ways, options.threads), Tokenizer(STARTER / "tokenizer.json"), recordings)
         for stage, (some, wanted) in enumerate(stages):
@@ -67,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
                     print(f"stage {stage}: {done} of {len(some)}", file=sys.stderr, flush=True)
     writer = RowWriter(options.out, "layouts")
     run = Run.of(arguments, "cpu", options.seed, module="benchmarks.layouts")
-    for row in rows_of(shaped(holes, recordings, [*ways, *UNHEALED]), run):
+    for row in rows_of(shaped(holes, recordings, [*ways, *unhealed]), run):
         writer.write(row)
     print(text_table(writer.rows))
     return int(any(row.failed for row in writer.rows))

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.layouts.ways import PREFIX, Way
-from engine.fim import Document, Layout, Prompt, lay_out
+from engine.fim import Document, Layout, Prompt, lay_out, prefix_window
 from engine.generation import Generation
 from engine.tokenizer import Tokenizer
 from lsp_server.evaluation.holes import Hole, Kind
@@ -89,7 +89,7 @@ class Generations:
         begun: dict[tuple[object, ...], tuple[Prompt, Generation]] = {}
         same = []
         for hole, way in asked:
-            prompt = self._prompt(hole, way)
+            prompt = self.prompt(hole, way)
             same.append((hole.key, prompt.held, *prompt.ids))
             if same[-1] not in begun:  # a short suffix is the same under every budget
                 begun[same[-1]] = prompt, self._generation(prompt)
@@ -100,9 +100,12 @@ class Generations:
             said = Said(ended.text, str(ended.finish), len(prompt.ids), prompt.healed, ended.calls, tokens)
             self._recordings.put(hole, way, said)
 
-    def _prompt(self, hole: Hole, way: Way) -> Prompt:
+    def prompt(self, hole: Hole, way: Way) -> Prompt:
+        """What the model is given."""
         window = window_of(hole)
-        document = Document(window.prefix, window.suffix)
+        # Cut here: the engine would give the prefix what a short suffix leaves.
+        _, prefix = prefix_window(self._tokenizer, self._tokenizer.encode, window.prefix, PREFIX)
+        document = Document(prefix, window.suffix)
         return lay_out(self._tokenizer, document, way.layout, way.budget, heal=way.heal)
 
     def _generation(self, prompt: Prompt) -> Generation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.fim import Budget, Layout
+from engine.fim import MAX_SUFFIX, Budget, Layout
 
 PREFIX = 256
 """Most tokens of prefix, whatever the suffix has: what differs between two ways is what they are named for."""
@@ -37,9 +37,9 @@ UNHEALED = [Way(layout, 256, heal=False) for layout in LAYOUTS]
 """What healing is held against, in each layout."""
 
 
-def healed_ways(suffixes: Sequence[int]) -> list[Way]:
+def healed_ways(suffixes: Sequence[int], layouts: Sequence[Layout] = LAYOUTS) -> list[Way]:
     """Every layout with every budget, the widest suffix first."""
-    return [Way(layout, suffix) for suffix in sorted(suffixes, reverse=True) for layout in LAYOUTS]
+    return [Way(layout, suffix) for suffix in sorted(suffixes, reverse=True) for layout in layouts]
 
 
 def window_for(ways: Sequence[Way]) -> int:
@@ -47,8 +47,8 @@ def window_for(ways: Sequence[Way]) -> int:
     return max(way.budget.window for way in ways) + RESERVE
 
 
-DEFAULT = Way(Layout.ANCHORED, 256)
-REACHES = (DEFAULT, Way(Layout.ANCHORED, 128))
+DEFAULT = Way(Layout.ANCHORED, MAX_SUFFIX)
+REACHES = (DEFAULT, Way(Layout.ANCHORED, 256), Way(Layout.ANCHORED, 128))
 """Ways whose keys cost no more than is promised, by `benchmarks.keystrokes`: wider suffixes make a walk too dear, `spm`
 computes a window at every line walked, and `psm` the suffix at every word.
 """

@@ -133,7 +133,9 @@ def prompt(
     add_head(head, vocabulary, Head(path=path))
     after = spans.suffix_start(text, end)
     below = encode(text[after : suffix_lines(vocabulary, text, after, suffix)])[:suffix]
-    top = prefix_lines(vocabulary, text, cursor, window - max(16, window // 24) - suffix - len(head) - 3)
+    share = max(1, suffix // spans.SUFFIX_SHARES)
+    aside = min(suffix, -(-len(below) // share) * share)
+    top = prefix_lines(vocabulary, text, cursor, window - max(16, window // 24) - aside - len(head) - 3)
     anchor = spans.anchor_at(text, top, text.count("\n", 0, top), cursor) if layout is Layout.ANCHORED else top
     start = cursor - len(held_back(vocabulary, text[max(anchor, cursor - 512) : cursor]))
     if layout is Layout.PSM:
@@ -160,21 +162,15 @@ def held_back(vocabulary: Vocabulary, segment: str) -> str:
 
 
 def suffix_lines(vocabulary: Vocabulary, text: str, after: int, budget: int) -> int:
-    """Where S ends: whole lines within `budget` tokens, in blocks of eight counted from the end where one fits."""
-    lines_left = text.count("\n", after)
-    at, tokens, by_block, by_line = after, 0, after, after
+    """Where S ends: whole lines within `budget` tokens, or a part of the first one."""
+    at, tokens = after, 0
     while at < len(text):
         end = min(spans.line_end(text, at) + 1, len(text))
         tokens += len(vocabulary.encode(text[at : min(end, at + _LONG_LINE)]))
         if tokens > budget:
             break
-        at = by_line = end
-        if lines_left % 8 == 0 or end == len(text):
-            by_block = end
-        lines_left -= 1
-    if by_block > after:
-        return by_block
-    return by_line if by_line > after else min(len(text), after + _LONG_LINE)
+        at = end
+    return at if at > after else min(len(text), after + _LONG_LINE)
 
 
 def prefix_lines(vocabulary: Vocabulary, text: str, cursor: int, budget: int) -> int:

@@ -94,7 +94,7 @@ def bootstrap(values: npt.NDArray[np.float64], clusters: Sequence[str], seed: in
 
 def _budget(model: Model, window: int) -> tuple[int, int]:
     window = min(window, model.shape.positions)
-    return window, min(256, window // 8)
+    return window, min(spans.MAX_SUFFIX, window // 8)
 
 
 def answers(

@@ -101,7 +101,7 @@ def test_the_wire_and_the_metrics_tell_the_same_story(engine: InProcessEngine, s
 
 
 def test_the_keystroke_benchmark_writes_a_row_for_every_layout_and_every_promise(tmp_path: Path) -> None:
-    arguments = ["--out", str(tmp_path), "--part", "counts", "--traces", "typing,walking", "--suffixes", "256", "shlex"]
+    arguments = ["--out", str(tmp_path), "--part", "counts", "--traces", "typing,walking", "--suffixes", "224", "shlex"]
     assert main(arguments) == 0
     rows = read_rows([tmp_path / "keystrokes.jsonl"])
     counted = {(row.detail["trace"], row.backend): row for row in rows if row.passed is None}

@@ -90,18 +90,22 @@ def test_a_rest_of_line_that_only_closes_is_left_out(suffix: str, kept: str) -> 
     assert prompt("f(", suffix, Layout.SPM).ids == [PRE, SUF, *enc(kept), MID, *enc("f(")]
 
 
-def test_a_long_suffix_is_cut_at_blocks_counted_from_its_end() -> None:
-    text = lines(400)
+def test_a_long_suffix_is_cut_at_the_last_line_that_fits() -> None:
     for first in range(40):
         rest = "x\n" + lines(400 - first, first)
         kept = TOKENIZER.decode(suffix_window(TOKENIZER.encode, rest, 200))
         assert rest.startswith(kept)
-        assert len(enc(kept)) <= 200 < len(enc(kept + rest[len(kept) :][:160]))
         assert kept.endswith("\n")
-        assert rest[len(kept) :].count("\n") % 8 == text.count("\n") % 8 + 7
-    ends = {first + TOKENIZER.decode(suffix_window(TOKENIZER.encode, "x\n" + lines(400 - first, first), 200)).count("\n")
-            for first in range(40)}  # fmt: skip
-    assert len(ends) <= 40 // 8 + 1
+        more = kept + rest[len(kept) :].partition("\n")[0] + "\n"
+        assert len(enc(kept)) <= 200 < len(enc(more))
+
+
+@pytest.mark.parametrize("layout", [*FIM, Layout.NONE])
+@pytest.mark.parametrize("below", [0, 3, 9])
+def test_what_a_short_suffix_leaves_is_the_prefix_s(below: int, layout: Layout) -> None:
+    """At the end of a file, where most new code is written."""
+    filled = len(prompt(lines(600), "\n" + lines(below), layout).ids) / (WIDE.window - WIDE.reserve)
+    assert 0.8 <= filled <= 1
 
 
 def test_a_suffix_of_long_lines_is_cut_at_lines_and_then_within_one() -> None:
@@ -236,7 +240,7 @@ def test_half_a_surrogate_pair_at_the_cursor_is_no_error() -> None:
 
 
 def test_budgets_grow_in_steps() -> None:
-    assert Budget.of(2_048, 16) == Budget.of(2_048, 85) == Budget(2_048, 85, 256)
+    assert Budget.of(2_048, 16) == Budget.of(2_048, 85) == Budget(2_048, 85, 224)
     assert Budget.of(2_048, 86).reserve == Budget.of(2_048, 128).reserve == 128
     assert Budget.of(2_048, 5_000).reserve == 1_024
-    assert Budget.of(8_192, 16).suffix == 256
+    assert Budget.of(8_192, 16).suffix == 224

@@ -23,7 +23,7 @@ from tests.harness.inprocess import InProcessEngine
 from tests.harness.scripted import ScriptedRunner
 
 TOKENIZER = Tokenizer(STARTER / "tokenizer.json")
-WAYS = [*healed_ways((128, 512, 256)), *UNHEALED]
+WAYS = [*healed_ways((128, 512, 224)), *UNHEALED]
 RUN = Run.of([], "cpu", 1, module="benchmarks.layouts")
 
 
@@ -41,13 +41,23 @@ def _engine() -> InProcessEngine:
 def test_the_ways_are_all_layouts_with_all_budgets_and_the_default_is_the_engines_own() -> None:
     assert len(set(WAYS)) == 12
     assert {(way.layout, way.suffix) for way in WAYS if way.heal} == {
-        (layout, suffix) for layout in (Layout.ANCHORED, Layout.SPM, Layout.PSM) for suffix in (128, 256, 512)
+        (layout, suffix) for layout in (Layout.ANCHORED, Layout.SPM, Layout.PSM) for suffix in (128, 224, 512)
     }
     assert WAYS[0] == Way(Layout.ANCHORED, 512)  # whose head the others go on from
     assert DEFAULT in REACHES
     assert DEFAULT.suffix == Budget.of(2_048, 64).suffix
-    room = [way.budget.window - way.budget.reserve - way.budget.suffix - 3 for way in WAYS]
-    assert set(room) == {PREFIX}
+    assert healed_ways((128,), [Layout.SPM]) == [Way(Layout.SPM, 128)]
+
+
+def test_two_ways_differ_in_nothing_but_what_they_are_named_for() -> None:
+    """A short suffix is the same in each, and what it leaves of its budget goes to no prefix."""
+    text = "".join(f"line {n} = {n} * {n}\n" for n in range(400))
+    start = text.index("= 396")
+    hole = Hole("p/a.py", by_path("a.py"), KINDS[0], text, start, text.index("\n", start), "p")
+    generations = Generations(_engine(), TOKENIZER, Recordings(None))
+    prompts = [generations.prompt(hole, way) for way in WAYS if way.layout is Layout.ANCHORED and way.heal]
+    assert len({tuple(prompt.ids) for prompt in prompts}) == 1
+    assert PREFIX * 0.8 < len(prompts[0].ids) < PREFIX * 1.5
 
 
 def test_a_run_that_ended_is_taken_up_where_it_was(holes: list[Hole], tmp_path: Path) -> None:
