@@ -51,8 +51,7 @@ class _Table:
         """Weights as they are, and what comes after the product."""
         if isinstance(layer, Int8Linear):
             self.add(layer.weight)
-            sums = layer.weight.sum(1, dtype=torch.int32).view(torch.float32)
-            self.add(torch.cat([layer.bias.float(), layer.scales.float(), sums]))
+            self.add(torch.cat([layer.bias.float(), layer.scales.float(), layer.sums.view(torch.float32)]))
         else:
             self.addresses.append(blocked.address(layer.weight))
             self.kept.append(layer)
@@ -105,7 +104,7 @@ class CompiledRows:
         self._table = np.zeros(program.entries, np.int64)
         self._table[Entry.WEIGHTS :] = table.addresses
         wte = weights.wte
-        values, scales = (wte, wte) if isinstance(wte, Tensor) else wte
+        values, scales = (wte, wte) if isinstance(wte, Tensor) else (wte.values, wte.scales)
         self._kept += [values, scales]
         self._set(
             RESIDUAL=self._x.data_ptr(),

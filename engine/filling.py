@@ -16,12 +16,12 @@ from engine import packed, pages
 from engine.blocked import Blocked, Order, order_of
 from engine.ops import Linear
 from engine.packed import BlockedLinear, Int4Linear, Int8Linear
-from engine.quantization import Int4Groups, Int8Rows, quantize_int4, quantize_int8
+from engine.quantization import Int8Rows, quantize_int4, quantize_int8_into
 
 _INT4_ROWS = 64
 """The int4 kernel's largest block: pieces of so many rows stand one after another as they do in the whole."""
 
-_ELEMENTS = 2**17
+_ELEMENTS = 2**19
 """What is quantised at a time."""
 
 
@@ -64,17 +64,21 @@ class FilledInt8:
     rows = 1
 
     def __init__(self, outputs: int, inputs: int) -> None:
-        self._values, self._scales = _room((outputs, inputs), torch.int8), _room((outputs,), torch.bfloat16)
+        self._made = Int8Rows(
+            _room((outputs, inputs), torch.int8), _room((outputs,), torch.bfloat16), _room((outputs,), torch.int32)
+        )
+        self._scratch = torch.empty(min(outputs, _at_a_time(inputs)), inputs)
 
     def put(self, first: int, rows: Tensor) -> None:
         """See `Filling`."""
+        pages.take(self._made.values[first : first + len(rows)])
         for at in _in_cache(rows):
-            part = slice(first + at.start, first + at.stop)
-            self._values[part], self._scales[part] = quantize_int8(rows[at])
+            into = Int8Rows(*(part[first + at.start : first + at.stop] for part in self._made))
+            quantize_int8_into(into, rows[at], self._scratch[: at.stop - at.start])
 
     def table(self) -> Int8Rows:
         """The rows, when all are there."""
-        return Int8Rows(self._values, self._scales)
+        return self._made
 
     def layer(self, bias: Tensor) -> Linear:
         """See `Filling`."""
@@ -89,13 +93,16 @@ class FilledInt4:
     def __init__(self, like: Int4Linear) -> None:
         self._group = like.group
         self._weight, self._scales = (_room(tuple(part.shape), part.dtype) for part in (like.weight, like.scales))
+        self._scratch = torch.empty(_at_a_time(2 * like.weight.shape[1], _INT4_ROWS), 2 * like.weight.shape[1])
 
     def put(self, first: int, rows: Tensor) -> None:
         """See `Filling`."""
-        parts = [quantize_int4(rows[at], self._group) for at in _in_cache(rows)]
-        weight, scales = packed.blocks_of(Int4Groups(*map(torch.cat, zip(*parts, strict=True))))
-        at = slice(first, first + len(weight))
-        self._weight[at], self._scales[:, at] = weight, scales
+        pages.take(self._weight[first : first + len(rows)])
+        for at in _in_cache(rows, _INT4_ROWS):
+            groups = quantize_int4(rows[at], self._group, self._scratch[: at.stop - at.start])
+            weight, scales = packed.blocks_of(groups)
+            to = slice(first + at.start, first + at.start + len(weight))
+            self._weight[to], self._scales[:, to] = weight, scales
 
     def layer(self, bias: Tensor) -> Linear:
         """See `Filling`."""
@@ -116,10 +123,15 @@ def another(first: Linear, plain: Tensor) -> Callable[[], Filling] | None:
     return (lambda: FilledInt4(first)) if isinstance(first, Int4Linear) else None
 
 
-def _in_cache(rows: Tensor) -> list[slice]:
+def _in_cache(rows: Tensor, multiple: int = 1) -> list[slice]:
     """Of rows [n, in], as many at a time as the processor's cache has room for, with all that quantising makes of them."""
-    count = max(1, _ELEMENTS // rows.shape[1])
+    count = _at_a_time(rows.shape[1], multiple)
     return [slice(at, min(len(rows), at + count)) for at in range(0, len(rows), count)]
+
+
+def _at_a_time(inputs: int, multiple: int = 1) -> int:
+    """Rows of so many inputs."""
+    return max(1, _ELEMENTS // (inputs * multiple)) * multiple
 
 
 def _room(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -72,9 +72,13 @@ class WidenedHalf(Linear):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Int8Linear(Linear):
-    """`weight` int8 [out, in], `scales` bfloat16 [out]; `few` is how many rows of x the kernel is used for."""
+    """`weight` int8 [out, in], `scales` bfloat16 and `sums` int32 [out], see `Int8Rows`.
+
+    `few` is how many rows of x the kernel is used for.
+    """
 
     scales: Tensor
+    sums: Tensor
     few: int
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -140,7 +144,7 @@ def dense(weight: Tensor, bias: Tensor) -> Linear:
 def int8(rows: Int8Rows, bias: Tensor) -> Linear:
     """A layer of quantised rows; `bias` [out] bfloat16."""
     packed = rows.values.shape[1] % _INT8_LANES == 0 and works("int8")
-    return Int8Linear(rows.values, bias, rows.scales, _FEW_ROWS if packed else 0)
+    return Int8Linear(rows.values, bias, rows.scales, rows.sums, _FEW_ROWS if packed else 0)
 
 
 def int4(weight: Tensor, bias: Tensor, group: int) -> Linear:
@@ -167,18 +171,29 @@ def _int4_blocks(values: Tensor) -> Tensor:
     if len(values) % _INT4_ROWS or not _int4_order_is_known():
         made: Tensor = torch.ops.aten._convert_weight_to_int4pack_for_cpu(values.int(), 1)
         return made
-    blocks, half = values.view(-1, 2, _INT4_ROWS // 2, values.shape[1]), values.shape[1] // 2
-    together = blocks[:, 0] | blocks[:, 1] << 4
-    return torch.stack([block.t().contiguous() for block in together]).view(len(values), half)
+    return _in_int4_order(values)
+
+
+def _in_int4_order(values: Tensor) -> Tensor:
+    """Blocks of 64 outputs, the first half of them in the low bits, all of an input side by side.
+
+    Four bytes go as one number to where they belong: torch moves bytes as slowly.
+    """
+    blocks = values.view(-1, 2, _INT4_ROWS // 8, 4, values.shape[1])
+    pairs = blocks[:, 0] | blocks[:, 1] << 4
+    words = pairs[:, :, 3].int()
+    for lower in (2, 1, 0):
+        words = words.mul_(256).add_(pairs[:, :, lower])
+    ordered = torch.empty(words.shape[0], words.shape[2], words.shape[1], dtype=torch.int32)
+    return ordered.copy_(words.transpose(1, 2)).view(torch.uint8).view(len(values), -1)
 
 
 @functools.cache
 def _int4_order_is_known() -> bool:
-    """Whether blocks have 64 outputs, the first half of them in the low bits, all of an input side by side."""
+    """Whether torch's kernel wants what `_in_int4_order` makes."""
     values = torch.randint(16, (2 * _INT4_ROWS, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     whole = torch.ops.aten._convert_weight_to_int4pack_for_cpu(values.int(), 1)
-    blocks = values.view(2, 2, _INT4_ROWS // 2, 96)
-    return torch.equal(whole.flatten(), (blocks[:, 0] | blocks[:, 1] << 4).transpose(1, 2).flatten())
+    return torch.equal(whole.flatten(), _in_int4_order(values).flatten())
 
 
 def vocabulary(table: Tensor | Int8Rows) -> Linear:
@@ -221,7 +236,8 @@ def _try(kernel: torch.dtype | str) -> bool:
         no_bias = x.new_zeros(96)
         if kernel == "int8":
             rows = quantize_int8(weight)
-            layer, exact = Int8Linear(rows.values, no_bias, rows.scales, _FEW_ROWS), rows.dense(torch.float64)
+            layer = Int8Linear(rows.values, no_bias, rows.scales, rows.sums, _FEW_ROWS)
+            exact = rows.dense(torch.float64)
         else:
             groups = quantize_int4(weight, 32)
             values, scales = blocks_of(groups)

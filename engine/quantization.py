@@ -19,10 +19,14 @@ _TINY = torch.finfo(torch.bfloat16).tiny
 
 
 class Int8Rows(NamedTuple):
-    """values int8 [out, in], scales bfloat16 [out]: weight = value * scale of the row."""
+    """values int8 [out, in], scales bfloat16 [out]: weight = value * scale of the row.
+
+    sums int32 [out], of each row's values: what a kernel with unsigned activations has to take off.
+    """
 
     values: Tensor
     scales: Tensor
+    sums: Tensor
 
     def rows(self, ids: Tensor) -> Tensor:
         """The rows that `ids` [T] name, float32 [T, in]."""
@@ -53,21 +57,40 @@ class Int4Groups(NamedTuple):
 
 def quantize_int8(weight: Tensor) -> Int8Rows:
     """Round each row of [out, in] to 255 levels around zero; an all-zero row stays zero."""
-    full = weight.float()
-    scales = (full.abs().amax(dim=1) / 127).clamp_min(_TINY).bfloat16()
-    values = (full / scales.float()[:, None]).round_().clamp_(-127, 127).to(torch.int8)
-    return Int8Rows(values, scales)
+    rows = len(weight)
+    into = Int8Rows(
+        torch.empty(weight.shape, dtype=torch.int8),
+        torch.empty(rows, dtype=torch.bfloat16),
+        torch.empty(rows, dtype=torch.int32),
+    )
+    quantize_int8_into(into, weight, torch.empty(weight.shape))
+    return into
 
 
-def quantize_int4(weight: Tensor, group: int) -> Int4Groups:
-    """Round each group of inputs of [out, in] to 16 levels from its least to its greatest; `group` divides `in`."""
+def quantize_int8_into(into: Int8Rows, weight: Tensor, scratch: Tensor) -> None:
+    """The same, to memory that is there: `into` of the shape of `weight` [out, in], `scratch` float32 of that shape."""
+    full = scratch.copy_(weight)
+    largest = torch.maximum(full.amax(dim=1), full.amin(dim=1).neg_())
+    into.scales.copy_((largest / 127).clamp_min_(_TINY))
+    # A scale is rounded by less than 1 / 254 of itself, so that no value is beyond 127.
+    full.div_(into.scales.float()[:, None]).round_()
+    into.values.copy_(full)
+    into.sums.copy_(full.sum(dim=1))  # exact: whole numbers below 2^24
+
+
+def quantize_int4(weight: Tensor, group: int, scratch: Tensor | None = None) -> Int4Groups:
+    """Round each group of inputs of [out, in] to 16 levels from its least to its greatest; `group` divides `in`.
+
+    `scratch`: memory for it, float32 of the shape of `weight`; to take new memory each time costs more than to compute.
+    """
     rows, columns = weight.shape
     if columns % group:
         raise ValueError(f"int4 in groups of {group} needs a multiple of {group} inputs, not {columns}")
-    grouped = weight.float().view(rows, columns // group, group)
+    full = torch.empty(weight.shape) if scratch is None else scratch
+    grouped = full.copy_(weight).view(rows, columns // group, group)
     low, high = grouped.amin(dim=2), grouped.amax(dim=2)
-    scales = ((high - low) / 15).clamp_min(_TINY).bfloat16()
+    scales = ((high - low) / 15).clamp_min_(_TINY).bfloat16()
     offsets = (low + 8 * scales.float()).bfloat16()
-    levels = (grouped - offsets.float()[:, :, None]).div_(scales.float()[:, :, None])
-    values = levels.round_().add_(8).clamp_(0, 15).to(torch.uint8)
-    return Int4Groups(values.view(rows, columns), scales, offsets)
+    grouped.sub_(offsets.float()[:, :, None]).div_(scales.float()[:, :, None]).round_().add_(8).clamp_(0, 15)
+    values = full.to(torch.int8).view(torch.uint8)  # to bytes without a sign torch is slow
+    return Int4Groups(values, scales, offsets)

@@ -20,6 +20,20 @@ def test_int8_is_off_by_half_a_level_at_most() -> None:
     assert rows.values.abs().max() <= 127
 
 
+def test_no_int8_value_needs_a_bound_however_the_scale_was_rounded() -> None:
+    """Every greatest value between two powers of two, at the edges of what bfloat16 rounds down and up."""
+    largest = 1 + torch.arange(2**13) / 2**13
+    weight = torch.stack((largest, -largest, largest / 2), dim=1) * 127
+    rows = quantize_int8(torch.cat((weight, weight * 2**-130)))
+    assert rows.values.min() == -127
+    assert rows.values.max() == 127
+
+
+def test_int8_rows_come_with_the_sums_of_their_values() -> None:
+    rows = quantize_int8(torch.randn(40, 8_192, generator=torch.Generator().manual_seed(4)) + 3)
+    assert torch.equal(rows.sums, rows.values.sum(1, dtype=torch.int32))
+
+
 def test_rows_of_an_int8_table_are_those_of_the_matrix() -> None:
     table = quantize_int8(torch.randn(30, 16))
     ids = torch.tensor([29, 0, 7, 7])
