@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EDITORS := $(VENV)/.editors
 
-.PHONY: help setup demo check test test-editors test-all soak bench clean
+.PHONY: help setup demo check test test-together test-alone test-editors test-all soak bench clean
+.NOTPARALLEL:
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -32,8 +33,17 @@ check: $(STAMP) ## formatting, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test: $(STAMP) check ## all but what is slow or needs a GPU or an editor
-	$(BIN)/python -m pytest -m "not slow" --ignore tests/editors
+test: check test-together test-alone ## all but what is slow or needs a GPU or an editor
+
+# What no clock decides, the longest first.
+TOGETHER := tests/kernels tests/engine tests/training tests/property tests/unit tests/gpu
+test-together: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(TOGETHER)
+
+# What has to be answered in time.
+ALONE := tests/protocol tests/security
+test-alone: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow" $(ALONE)
 
 test-editors: $(EDITORS) ## end to end in real editors, which it installs into .editors
 	$(BIN)/python -m tests.editors.programs

@@ -192,3 +192,10 @@ def test_each_invariant_of_the_architecture_names_a_test_that_exists() -> None:
         assert path.is_file(), file
         if function:
             assert f"def {function}(" in path.read_text("utf-8"), f"{file}::{function}"
+
+
+def test_every_folder_of_tests_is_run_by_one_verb() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    named = re.findall(r"tests/\w+", " ".join(re.findall(r"^(?:TOGETHER|ALONE) := (.*)$", makefile, re.MULTILINE)))
+    named.append("tests/editors")
+    assert sorted(named) == sorted({f"tests/{path.parts[-2]}" for path in ROOT.glob("tests/*/test_*.py")})
