@@ -6,8 +6,10 @@ needs the user, once each.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from functools import partial
 from typing import Any, Protocol
 
 from lsp_server.attribution.origin import sentence
@@ -71,12 +73,19 @@ _ERROR = frozenset({Reason.ENGINE_DOWN, Reason.REFUSED})
 _PASSING = frozenset({Reason.SUPERSEDED, Reason.OUTDATED, Reason.CANCELLED, Reason.PENDING})
 """Reasons that a newer request, which is under way, makes uninteresting."""
 
+BUSY_AFTER = 0.1
+"""Seconds for which requests are under way before anybody is told: most keys are answered sooner, and a sign that
+comes and goes with each of them is a flicker.
+"""
+
+Later = Callable[[float, Callable[[], None]], object]
+
 
 class Status:
     """One session's. `wanted`: the client asked to hear of changes."""
 
-    def __init__(self, editor: Editor, progress: Callable[[], Progress | None]) -> None:
-        """`progress` makes a display, or says that there can be none."""
+    def __init__(self, editor: Editor, progress: Callable[[], Progress | None], *, later: Later | None = None) -> None:
+        """`progress` makes a display, or says that there can be none; `later(seconds, callback)` is the running loop's."""
         self.wanted = False
         self.engine = EngineState.UNKNOWN
         self.last: Outcome | None = None
@@ -84,7 +93,10 @@ class Status:
         self._editor = editor
         self._new_progress = progress
         self._progress: Progress | None = None
+        self._later = later
         self._under_way = 0
+        self._busy = False
+        self._turn = 0  # of requests under way with no pause between them
         self._reason: Reason | None = None
         self._detail: str | None = None
         self._sent: dict[str, Any] = {}
@@ -133,11 +145,15 @@ class Status:
     def began(self) -> None:
         """A request is under way."""
         self._under_way += 1
-        self._changed()
+        if self._under_way == 1 and self.wanted:
+            self._turn += 1
+            later = self._later or asyncio.get_running_loop().call_later
+            later(BUSY_AFTER, partial(self._still, self._turn))
 
     def ended(self, outcome: Outcome | None) -> None:
         """It was answered, or cancelled if None."""
         self._under_way -= 1
+        self._busy = self._busy and self._under_way > 0
         if outcome is not None:
             self.last = outcome
             if outcome.generated:
@@ -172,6 +188,11 @@ class Status:
             self._progress.end(message)
             self._progress = None
 
+    def _still(self, turn: int) -> None:
+        if turn == self._turn and self._under_way > 0:
+            self._busy = True
+            self._changed()
+
     def _changed(self) -> None:
         if not self.wanted:
             return
@@ -180,7 +201,7 @@ class Status:
         status: dict[str, Any] = {
             "message": detail or ("" if reason is None else reason.text),
             "kind": _kind(reason),
-            "busy": self._under_way > 0 or loading,
+            "busy": self._busy or loading,
         }
         if reason is not None:
             status["reason"] = reason

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
-from lsp_server.features.status import EngineState, Status
+from lsp_server.features.status import BUSY_AFTER, EngineState, Status
 from lsp_server.reasons import Reason
 from lsp_server.state.outcome import Item, Outcome
 
@@ -21,6 +21,15 @@ class Screen:
         self.said: list[Mapping[str, Any]] = []
         self.boxes: list[str] = []
         self.stages: list[str] = []
+        self.timers: list[Callable[[], None]] = []
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> None:
+        assert seconds == BUSY_AFTER
+        self.timers.append(callback)
+
+    def pass_time(self) -> None:
+        while self.timers:
+            self.timers.pop(0)()
 
     def notify(self, method: str, params: Mapping[str, Any]) -> None:
         assert method == "didChangeStatus"
@@ -41,7 +50,7 @@ class Screen:
 
 def _status(*, wanted: bool = True, progress: bool = True) -> tuple[Status, Screen]:
     screen = Screen()
-    status = Status(screen, lambda: screen if progress else None)
+    status = Status(screen, lambda: screen if progress else None, later=screen.later)
     status.wanted = wanted
     return status, screen
 
@@ -49,6 +58,7 @@ def _status(*, wanted: bool = True, progress: bool = True) -> tuple[Status, Scre
 def test_a_request_is_busy_and_then_not() -> None:
     status, screen = _status()
     status.began()
+    screen.pass_time()
     status.ended(DONE)
     assert [said["busy"] for said in screen.said] == [True, False]
     assert all(said["kind"] == "Normal" and "reason" not in said for said in screen.said)
@@ -58,9 +68,23 @@ def test_two_requests_are_busy_until_both_have_ended_and_nothing_is_said_twice()
     status, screen = _status()
     status.began()
     status.began()
+    screen.pass_time()
     status.ended(Outcome(reason=Reason.SUPERSEDED))
     status.ended(None)
     assert [said["busy"] for said in screen.said] == [True, False]
+
+
+def test_what_is_answered_at_once_makes_nobody_look() -> None:
+    status, screen = _status()
+    for _ in range(5):
+        status.began()
+        status.ended(DONE)
+    said = [{"message": "", "kind": "Normal", "busy": False}]
+    assert screen.said == said
+    status.began()  # the timers of those that have ended are not its own
+    screen.timers.pop()
+    screen.pass_time()
+    assert screen.said == said
 
 
 @pytest.mark.parametrize(
