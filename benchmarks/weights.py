@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from engine.cuda.quantised import quantised
 from engine.gpt_bigcode import GPTBigCode, Layer, ModelShape, Weights
 from engine.ops import Linear, Norm, Ops
 
@@ -78,6 +80,22 @@ def our_model(shape: ModelShape, tensors: Tensors, ops: Ops) -> GPTBigCode:
     )
     wte, wpe = tensors["transformer.wte.weight"], tensors["transformer.wpe.weight"]
     return GPTBigCode(shape, Weights(wte, wpe, layers, norm("transformer.ln_f"), wte), ops)
+
+
+def in_fewer_bits(model: GPTBigCode, form: str) -> GPTBigCode:
+    """Another model whose layers are those of `model` in "int8" or "int4", as the engine stores them on a GPU."""
+
+    def other(layer: Linear) -> Linear:
+        return quantised(form, layer.weight, layer.bias)
+
+    weights = model.weights
+    layers = tuple(
+        replace(one, qkv=other(one.qkv), attn_proj=other(one.attn_proj), fc=other(one.fc), mlp_proj=other(one.mlp_proj))
+        for one in weights.layers
+    )
+    assert isinstance(weights.wte, Tensor)
+    vocabulary = quantised("int8", weights.wte, weights.wte.new_zeros(len(weights.wte)))
+    return GPTBigCode(model.shape, replace(weights, layers=layers, vocabulary=vocabulary), model.ops)
 
 
 def their_config(shape: ModelShape) -> Any:

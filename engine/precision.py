@@ -9,12 +9,14 @@ from torch import Tensor
 
 from engine import packed
 from engine.cpu_ops import CpuOps
+from engine.cuda.quantised import quantised
 from engine.errors import DeviceError
 from engine.filling import FilledInt8
 from engine.gpt_bigcode import ModelShape
 from engine.ops import Linear, Ops, TorchOps
 from engine.quantization import GROUPS, Int8Rows, quantize_int8
 from engine.sizes import human_size
+from triton_kernels.quantize import GROUP
 
 SMALL_MODEL = 500_000_000
 """Parameters up to which a model is kept in float32 on a CPU, where it is exact and still quick."""
@@ -44,6 +46,11 @@ class Precision:
     reason: str
 
     @property
+    def _streamed(self) -> bool:
+        """Whether layers have the form that our own kernels read."""
+        return self.device.type == "cuda" and self.name in QUANTISED
+
+    @property
     def ops(self) -> Ops:
         """The operations to run with."""
         if self.device.type != "cpu":
@@ -56,6 +63,8 @@ class Precision:
         `name` is the tensor's, for messages. `weight` may be kept, but only where it has that form already.
         """
         bias = bias.to(self.device, self.dtype)
+        if self._streamed:
+            return quantised(self.name, weight, bias)
         if self.name == "int8":
             return packed.int8(quantize_int8(weight), bias)
         if self.name == "int4":
@@ -72,8 +81,10 @@ class Precision:
         return weight.to(self.device, self.dtype)
 
     def table(self, weight: Tensor) -> Tensor | Int8Rows:
-        """An embedding [V, d] that is looked up by row; int8 where the layers are int8 or int4."""
-        return quantize_int8(weight) if self.name in QUANTISED else weight.to(self.device, self.dtype)
+        """An embedding [V, d] that is looked up by row; on a CPU int8 where the layers are int8 or int4."""
+        if self.device.type == "cpu" and self.name in QUANTISED:
+            return quantize_int8(weight)
+        return weight.to(self.device, self.dtype)
 
     def table_filling(self, outputs: int, inputs: int) -> FilledInt8 | None:
         """What makes a `table` of rows as they come, where that is not simply their memory."""
@@ -81,6 +92,8 @@ class Precision:
 
     def vocabulary(self, table: Tensor | Int8Rows) -> Tensor | Linear:
         """The head's matrix: `table`, or something that multiplies by it fast."""
+        if self._streamed and isinstance(table, Tensor):
+            return quantised("int8", table, table.new_zeros(len(table)))
         if self.device.type == "cpu" or isinstance(table, Int8Rows):
             return packed.vocabulary(table)
         return table
@@ -102,7 +115,7 @@ def choose(name: str, device: torch.device, shape: ModelShape, free_memory: int 
     chosen = next((one for one in preferred if one in fitting), None)
     if chosen is None:
         raise DeviceError(_does_not_fit(name, device, shape, preferred[0], fitting, free_memory or 0))
-    dtype = torch.bfloat16 if chosen in QUANTISED else DENSE[chosen]
+    dtype = DENSE[_quickest(device) if chosen in QUANTISED else chosen]
     return Precision(chosen, device, dtype, _reason(name, chosen, preferred[0], device, shape, free_memory))
 
 
@@ -115,8 +128,10 @@ def weight_bytes(shape: ModelShape, name: str, device: torch.device) -> int:
     if name in DENSE:
         tables = 2 * table if device.type == "cpu" else table  # see `packed.vocabulary`
         return (matrices + tables + others) * DENSE[name].itemsize
-    per_weight = 1.0 if name == "int8" else 0.5 + 4 / GROUPS[0]
-    return round(matrices * per_weight + table + 2 * others)
+    scales = 4 / GROUP if device.type == "cuda" else 4 / GROUPS[0]
+    per_weight = 1.0 if name == "int8" else 0.5 + scales
+    tables = 3 * table if device.type == "cuda" else table  # there it is looked up in 16 bits, and multiplied with in 8
+    return round(matrices * per_weight + tables + 2 * others)
 
 
 def memory_needed(shape: ModelShape, name: str, device: torch.device) -> int:
@@ -127,13 +142,20 @@ def memory_needed(shape: ModelShape, name: str, device: torch.device) -> int:
 
 def offered(device: torch.device) -> tuple[str, ...]:
     """The precisions that a device computes in, the most exact first."""
-    return NAMES if device.type == "cpu" else tuple(DENSE)
+    return NAMES if device.type in ("cpu", "cuda") else tuple(DENSE)
+
+
+def _quickest(device: torch.device) -> str:
+    """What a device computes in where weights are stored otherwise."""
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+        return "float16"
+    return "bfloat16"
 
 
 def _preferred(device: torch.device, shape: ModelShape) -> tuple[str, ...]:
     """What auto tries, the first that fits."""
     if device.type == "cuda":
-        return ("bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16",)
+        return (_quickest(device), *QUANTISED)
     if device.type != "cpu":
         return ("float16",)
     if shape.parameters <= SMALL_MODEL:

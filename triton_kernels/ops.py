@@ -11,7 +11,6 @@ from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from triton_kernels.append import append
 from triton_kernels.attend import MAX_HEAD_DIM, Workspace, attend, attend_reference
@@ -23,7 +22,7 @@ from triton_kernels.head import Choice, head, head_reference
 from triton_kernels.layer_norm import MAX_WIDTH, layer_norm, layer_norm_reference
 from triton_kernels.linear import linear
 from triton_kernels.operands import DTYPES, LinearLike, NormLike, SpanLike
-from triton_kernels.quantize import GROUP, Int4Weight, Int8Weight, Weight, dense, parts
+from triton_kernels.quantize import GROUP, Int4Weight, Int8Weight, Weight, multiply, parts
 from triton_kernels.spans import SpanTable
 
 Answer = TypeVar("Answer")
@@ -63,7 +62,7 @@ class TritonOps(Generic[Answer]):
             out = torch.empty(x.shape[0], width, dtype=qkv.bias.dtype, device=x.device)
             inner, prologue = self._prologue(x, norm, qkv)
             return linear(inner, qkv, out, self._for(x), norm=prologue, kv=kv, spans=table)
-        fused = F.linear(_normalise(x, norm, qkv.bias.dtype), dense(qkv.weight, qkv.bias.dtype), qkv.bias)
+        fused = multiply(_normalise(x, norm, qkv.bias.dtype), qkv.weight, qkv.bias)
         append(fused, kv, table)
         return fused[:, :width]
 
@@ -80,7 +79,7 @@ class TritonOps(Generic[Answer]):
         """-> x + (y @ weight.T + bias), float32 [T, d], in the memory of `x`."""
         if y.shape[0] and self._small(y, proj):
             return linear(y, proj, x, self._for(x), add=True)
-        return x.add_(F.linear(y, dense(proj.weight, y.dtype), proj.bias))
+        return x.add_(multiply(y, proj.weight, proj.bias))
 
     def ln_fc_gelu(self, x: Tensor, norm: NormLike, fc: LinearLike, *, exact: bool) -> Tensor:
         """-> GELU(LayerNorm(x) @ weight.T + bias) [T, n_inner]; erf if `exact`, else the tanh form."""
@@ -90,7 +89,7 @@ class TritonOps(Generic[Answer]):
             inner, prologue = self._prologue(x, norm, fc)
             return linear(inner, fc, out, self._for(x), norm=prologue, activation=activation)
         inner = _normalise(x, norm, fc.bias.dtype)
-        return activate_reference(F.linear(inner, dense(fc.weight, fc.bias.dtype), fc.bias), activation)
+        return activate_reference(multiply(inner, fc.weight, fc.bias), activation)
 
     def head(
         self,

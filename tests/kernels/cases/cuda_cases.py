@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.weights import in_fewer_bits
 from engine.cuda.choosing import agrees, repeats
 from engine.cuda.graph_runner import GraphRunner
 from engine.cuda.graphs import CudaDevice, Device, HostDevice
@@ -95,6 +96,15 @@ def test_guesses_masks_and_company(both: Both) -> None:
 def test_the_kernels_agree_with_torch_and_replays_with_the_launches() -> None:
     with torch.device("cpu"):
         model = random_model(TorchOps(), small())
+        assert agrees(model, TritonOps(Head))
+        model.ops = TritonOps(Head)
+        assert repeats(model, device())
+
+
+@pytest.mark.parametrize("form", ["int8", "int4"])
+def test_a_model_in_fewer_bits_is_tried_and_repeated_as_any_other(form: str) -> None:
+    with torch.device("cpu"):
+        model = in_fewer_bits(random_model(TorchOps(), replace(shape_of(8, 16), n_layer=1)), form)
         assert agrees(model, TritonOps(Head))
         model.ops = TritonOps(Head)
         assert repeats(model, device())
