@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[str], None]
 
+READY, FAILED = "ready", "failed"
+"""The last stage of a start: one of these is always told."""
+
 _STEADY_SECONDS = 60.0
 """An engine that lived so long did not fail at its start: back-off begins anew."""
 
@@ -133,9 +136,12 @@ class SharedEngine:
             self._serving = self._incumbent.record() or _NOBODY
             self._ready_at = time.monotonic()
             await self._join()
-        except EngineUnavailable:
-            self._serving = None
-            self._back_off()
+            self._tell(READY)
+        except BaseException as error:
+            self._tell(FAILED)
+            if isinstance(error, EngineUnavailable):
+                self._serving = None
+                self._back_off()
             raise
         finally:
             self._listeners.clear()

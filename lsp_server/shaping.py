@@ -15,7 +15,13 @@ from lsp_server.rules.indentation import Indenter
 from lsp_server.rules.languages import PLAIN, Language
 from lsp_server.rules.lexing import CLOSERS as BRACKETS
 from lsp_server.rules.lexing import PAIRS, Lexer, surroundings
-from lsp_server.rules.overlap import ends_where_rest_begins, repeats_what_follows, said_already, without_overlap
+from lsp_server.rules.overlap import (
+    ends_where_rest_begins,
+    repeats_what_follows,
+    said_already,
+    without_next_line,
+    without_overlap,
+)
 from lsp_server.rules.repetition import TIMES, Repetition
 from lsp_server.rules.scope import Scope, indent_of, place_at
 from lsp_server.rules.syntax import longest_that_parses
@@ -146,8 +152,10 @@ class Shaper:
         rules, text = self._rules, self._text
         if cut_short and not self._enough and Rule.NATURAL_END in rules:
             text = text[: self._whole or None]
-        if Rule.NEXT_LINE in rules and repeats_what_follows(text, self._window):
-            return "", Reason.DUPLICATE
+        if Rule.NEXT_LINE in rules:
+            if repeats_what_follows(text, self._window):
+                return "", Reason.DUPLICATE
+            text = without_next_line(text, self._place.following.strip())
         text = self._without_overlap(text)
         if not self._window.rest_of_line or self._window.rest_of_line[0].isspace() or "\n" in text:
             text = text.rstrip()
@@ -164,7 +172,7 @@ class Shaper:
         self._scope = self._place.scope if Rule.SCOPE in self._rules else Scope.BLOCK
         self._opened = bool(self._window.line_before.strip())
         self._missing = list(self._place.around.missing)
-        self._lexer = Lexer(self._language, self._place.around.inside)
+        self._lexer = Lexer(self._language, self._place.around.inside, self._window.prefix[-1:])
         self._repetition = Repetition()
         self._indenter = Indenter(self._window, active=Rule.INDENTATION in self._rules)
         rest = self._window.rest_of_line.lstrip()
@@ -178,11 +186,16 @@ class Shaper:
         self._closing_quote = quote if closed else ""
 
     def _visible(self) -> str:
-        """What a partial result shows: no line whose indentation alone is known, no overlap."""
+        """What a partial result shows: no line that may yet be dropped as a whole, no overlap."""
         text = self._text
-        if not self._enough and self._lines and not text[self._line_at :].strip():
+        if not self._enough and self._lines and self._may_be_next_line(text[self._line_at :].strip()):
             text = text[: self._line_at - 1]
         return self._without_overlap(text)
+
+    def _may_be_next_line(self, line: str) -> bool:
+        """Whether a line that has begun can still become the one below the cursor, or nothing."""
+        following = self._place.following.strip()
+        return not line or (Rule.NEXT_LINE in self._rules and len(line) > 3 and following.startswith(line))
 
     def _without_overlap(self, text: str) -> str:
         return without_overlap(text, self._window.rest_of_line) if self._overlaps else text

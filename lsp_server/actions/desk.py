@@ -161,6 +161,8 @@ class ActionDesk:
         start, end = document.at(wanted.where.start), document.at(wanted.where.end)
         language = by_id(document.buffer.language)
         selection = select(document.buffer, start, end, language, widen=wanted.task is not Task.REWRITE)
+        if not selection.code.strip() and wanted.task is not Task.REWRITE:
+            return Answer(reason=Reason.NOTHING_TO_ADD)
         heard = self._listener(run, document, selection, display)
         work = run.begin(self._asked(wanted, selection, language, heard))
         try:

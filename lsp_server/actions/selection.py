@@ -51,6 +51,9 @@ def select(buffer: Buffer, start: Position, end: Position, language: Language, *
         last -= 1
     begin = Position(first, 0)
     finish = Position(last, len(buffer.lines[last].rstrip("\r\n")))
+    if not widen and not any(line.strip() for line in buffer.lines[first : last + 1]):
+        # Blank lines are where something is to be written: after their blanks, which stay.
+        return Selection(finish, finish, "", "", window_at(buffer, finish), buffer.version)
     lines = [line.rstrip("\r\n") for line in buffer.lines[first : last + 1]]
     indent = _shared_indent(lines)
     code = "\n".join(line[len(indent) :] if line.strip() else "" for line in lines)

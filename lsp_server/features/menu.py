@@ -63,7 +63,7 @@ def menu_items(
     """Entries that replace the word before the cursor by itself and what follows it.
 
     Menus match the word against `filterText` and drop what does not begin with it; an edit that begins at the cursor would
-    be matched against nothing. `origins`: where each text stands verbatim.
+    be matched against nothing. `texts` have the document's line ends. `origins`: where each stands verbatim.
     """
     if not texts:
         return []  # the text may be another by now, without the cursor's line
@@ -75,10 +75,11 @@ def menu_items(
     items = []
     for number, text in enumerate(texts):
         whole = word + text
-        shown = _first_line(whole)
+        plain = whole.replace("\r\n", "\n").replace("\r", "\n")
+        shown = _first_line(plain)
         documentation, found = None, origins[number] if origins else ()
-        if len(shown) < len(whole.strip()) or len(shown) > _LABEL or found:
-            documentation = _documentation(client, whole, document.buffer.language, sentence(found) if found else "")
+        if len(shown) < len(plain.strip()) or len(shown) > _LABEL or found:
+            documentation = _documentation(client, plain, document.buffer.language, sentence(found) if found else "")
         items.append(
             types.CompletionItem(
                 label=shown if len(shown) <= _LABEL else shown[: _LABEL - 1] + "…",
@@ -90,7 +91,7 @@ def menu_items(
                 sort_text=f"~{number}",  # after what language servers know for sure
                 insert_text_format=types.InsertTextFormat.PlainText,
                 insert_text_mode=types.InsertTextMode.AsIs if client.as_is else None,
-                text_edit=types.TextEdit(replaced, whole.replace("\n", document.buffer.end_of_line)),
+                text_edit=types.TextEdit(replaced, whole),
                 command=types.Command("Accept", ACCEPT_COMMAND, arguments=[identifiers[number]]),
             )
         )

@@ -12,6 +12,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Any, Protocol
 
+from engine.launcher import FAILED, READY
 from lsp_server.attribution.origin import sentence
 from lsp_server.messages import DID_CHANGE_STATUS
 from lsp_server.reasons import Reason
@@ -115,7 +116,13 @@ class Status:
     # -- the engine --------------------------------------------------------------------------------------------------
 
     def loading(self, stage: str) -> None:
-        """The engine has come to a stage of its start."""
+        """The engine has come to a stage of its start, whoever asked for it; READY or FAILED is the last."""
+        if stage in (READY, FAILED):
+            if self.engine is EngineState.LOADING:
+                self.engine = EngineState.READY if stage == READY else EngineState.DOWN
+            self._end_progress(stage)
+            self._changed()
+            return
         self.engine = EngineState.LOADING
         if self._progress is None:
             self._progress = self._new_progress()
@@ -129,14 +136,14 @@ class Status:
         """The engine can complete."""
         self.engine = EngineState.READY
         self._reason = self._detail = None
-        self._end_progress("ready")
+        self._end_progress(READY)
         self._changed()
 
     def down(self, why: str) -> None:
         """The engine cannot be had; only the user can do something about it."""
         self.engine = EngineState.DOWN
         self._reason, self._detail = Reason.ENGINE_DOWN, why
-        self._end_progress("failed")
+        self._end_progress(FAILED)
         self.tell(f"starfill: {why}", error=True)
         self._changed()
 

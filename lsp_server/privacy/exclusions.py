@@ -15,7 +15,7 @@ from cachetools import LRUCache
 from lsp_server.privacy.ignore_files import IgnoreFiles, Verdict
 from lsp_server.privacy.patterns import MAX_STEPS, Patterns, TooCostly, expanded
 from lsp_server.privacy.secret_files import is_secret
-from lsp_server.privacy.uris import local_path, place_of
+from lsp_server.privacy.uris import place_of
 from lsp_server.reasons import Reason
 
 LOOK_EVERY = 1.0
@@ -44,7 +44,10 @@ class Exclusions:
         clock: Callable[[], float],
     ) -> None:
         """`globs` as in the setting `exclude`; `roots` are the URIs of the workspace's folders."""
-        self._roots = [path for root in roots if (path := local_path(root)) is not None]
+        places = [place for root in roots if (place := place_of(root)) is not None and place.path.startswith("/")]
+        here = [place.path for place in places if place.local]
+        self._folders = [place.path for place in places]
+        self._roots = list(dict.fromkeys([*here, *map(os.path.realpath, here)]))
         self._files = files
         self._clock = clock
         self._anywhere = _patterns([expanded(glob) for glob in globs if glob.startswith(("/", "~/"))])
@@ -75,14 +78,16 @@ class Exclusions:
             return _Known(Reason.SECRET, None, now)
         if any(self._named(path) for path in paths):
             return _Known(Reason.EXCLUDED, None, now)
-        verdict = self._files.verdict(place.path, self._roots) if place.local else None
+        # By either name: a link lifts no exclusion.
+        verdict = Verdict.of([self._files.verdict(path, self._roots) for path in paths]) if place.local else None
         hidden = verdict is not None and verdict.hidden
         return _Known(Reason.EXCLUDED if hidden else None, verdict, now)
 
     def _named(self, path: str) -> bool:
         """Whether a glob of the user's names a path: below the workspace's folders that it is in, or anywhere."""
         whole = path.lstrip("/")
-        below = [os.path.relpath(path, root) for root in self._roots if path.startswith(root.rstrip("/") + "/")]
+        roots = (*self._folders, *self._roots)
+        below = {os.path.relpath(path, root) for root in roots if path.startswith(root.rstrip("/") + "/")}
         return _match(self._anywhere, whole) or any(_match(self._within, each) for each in below or [whole])
 
 

@@ -42,6 +42,12 @@ class Verdict:
     """By our own ignore files, or because nobody can know: what git's files say does not matter."""
     looked_at: Mapping[str, Stamp | None] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, verdicts: Sequence[Verdict]) -> Verdict:
+        """Of one file by several names: what holds by any of them."""
+        looked_at = {path: stamp for each in verdicts for path, stamp in each.looked_at.items()}
+        return cls(any(each.ignored for each in verdicts), any(each.hidden for each in verdicts), looked_at)
+
     def still_holds(self) -> bool:
         """Whether all that was looked at is as it was."""
         return all(stamp_of(path) == stamp for path, stamp in self.looked_at.items())

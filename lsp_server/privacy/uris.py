@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 MAX_URI = 8_192
 """Characters of a URI that is looked at."""
 
-_HERE = frozenset({"file", "vscode-notebook-cell"})
+_HERE = frozenset({"file", "vscode-notebook-cell", "untitled"})  # the last with a path is a file that is yet to be made
 _LOCAL_HOSTS = frozenset({"", "localhost"})
 
 

@@ -13,13 +13,15 @@ _LOOKED_AT = 8_192  # characters above the cursor
 
 
 class Indenter:
-    """Rewrites the blanks at the starts of a stream's further lines. A document without indentation leaves them alone."""
+    """Rewrites the blanks at the starts of a stream's lines. A document without indentation leaves them alone."""
 
     def __init__(self, window: Window, *, active: bool = True) -> None:
         self._unit = document_unit(window) if active else None
         self._pending: list[str] | None = None
         self._at_start = active and window.line_before.isspace() and not opens_above(window)
         self._model_unit = 0
+        if self._unit is not None and not self._at_start and not window.line_before.strip():
+            self._pending = []  # the first line of a block is as much at its start as the others
 
     def feed(self, sign: str) -> Iterator[str]:
         """One sign -> the signs that take its place; blanks at a line's start come when the line's text does."""

@@ -28,6 +28,16 @@ _QUOTES = {
 }  # fmt: skip
 _DEFAULT_QUOTES = '"'  # elsewhere an apostrophe may be a lifetime, an attribute, a quotation or a prime
 _TRIPLE = frozenset({"python", "julia", "elixir", "groovy", "kotlin", "scala", "dart", "java", "coffeescript"})
+_WORD_START = r"(?<![^\s;&|()])"
+_BEGINS = {
+    **dict.fromkeys(("shellscript", "tcsh", "powershell", "tcl"), _WORD_START),  # not `$#`, `${#names[@]}`
+    "perl": r"(?<!\$)",  # not `$#names`
+    "yaml": r"(?<!\S)",
+    "latex": r"(?<!\\)",
+    "makefile": r"(?<!\\)",
+}  # fmt: skip
+"""Where the sign of a line comment begins one, in languages that write it elsewhere too."""
+
 _AROUND = 16_384  # characters that are looked at on each side
 
 
@@ -153,7 +163,7 @@ def _pattern(language: Language) -> re.Pattern[str]:
         start, end = map(re.escape, language.block_comment)
         parts.append(rf"(?P<block>{start}.*?(?:{end}|\Z))")
     if marker := line_comment_of(language):
-        parts.append(rf"(?P<comment>{re.escape(marker)}[^\n]*)")
+        parts.append(rf"(?P<comment>{_BEGINS.get(language.id, '')}{re.escape(marker)}[^\n]*)")
     if strings:
         parts.append(f"(?P<string>{'|'.join(strings)})")
     parts.append(r"(?P<bracket>[()\[\]{}])")
@@ -169,7 +179,8 @@ def line_comment_of(language: Language) -> str | None:
 class Lexer:
     """One stream, sign by sign, from the state at the cursor. Work per sign does not grow with the stream."""
 
-    def __init__(self, language: Language, inside: str) -> None:
+    def __init__(self, language: Language, inside: str, before: str = "") -> None:
+        """`before` is the sign left of the cursor."""
         self._quotes = _QUOTES.get(language.id, _DEFAULT_QUOTES)
         self._triple = language.id in _TRIPLE
         self._marker = line_comment_of(language)
@@ -182,6 +193,8 @@ class Lexer:
         """Brackets that the stream opened and did not close, outermost first."""
         self._escaped = False
         self._tail = ""
+        self._begins = re.compile(_BEGINS.get(language.id, ""))
+        self._before = before  # the sign before the tail
 
     @property
     def in_code(self) -> bool:
@@ -190,7 +203,8 @@ class Lexer:
 
     def feed(self, sign: str) -> bool:
         """Take one sign -> whether it closes a bracket that the stream did not open."""
-        tail, self._tail = self._tail, (self._tail + sign)[-3:]
+        tail, whole = self._tail, self._tail + sign
+        self._tail, self._before = whole[-3:], whole[-4:-3] or self._before
         if self._in_line:
             self._in_line = sign != "\n"
         elif self._in_block:
@@ -200,7 +214,7 @@ class Lexer:
             self._in_string(sign)
         elif sign in self._quotes:
             self.quote = sign * 3 if self._triple and tail[-2:] == sign * 2 else sign
-        elif self._marker and self._tail.endswith(self._marker):
+        elif self._marker and self._tail.endswith(self._marker) and self._begins_comment(self._marker):
             self._in_line = True
         elif self._block and self._tail.endswith(self._block[0]):
             self._in_block = True
@@ -212,6 +226,10 @@ class Lexer:
             if self.opened[-1] == PAIRS[sign]:
                 self.opened.pop()
         return False
+
+    def _begins_comment(self, marker: str) -> bool:
+        at = len(self._before + self._tail) - len(marker)
+        return self._begins.match(self._before + self._tail, at) is not None
 
     def _in_string(self, sign: str) -> None:
         if self._escaped:

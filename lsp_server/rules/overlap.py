@@ -40,6 +40,12 @@ def said_already(text: str, rest_of_line: str) -> int:
     return next((size for size in range(min(len(text), len(rest)), 0, -1) if text.endswith(rest[:size])), 1)
 
 
+def without_next_line(text: str, following: str) -> str:
+    """Drop a last line, below others, that says again the `following` line of the document that has text."""
+    above, newline, last = text.rpartition("\n")
+    return above if newline and len(following) > _LONG_ENOUGH and last.strip() == following else text
+
+
 def repeats_what_follows(text: str, window: Window) -> bool:
     """Whether the completed line is the next line that has text, or the text is the very rest of this one."""
     rest = window.rest_of_line.strip()

@@ -165,13 +165,25 @@ class LiveSettings:
     def configure(self, settings: Any) -> bool:
         """Take the `settings` of `workspace/didChangeConfiguration` -> whether a setting changed.
 
-        Without a `starfill` key it is about somebody else, or says that we are to ask.
+        Under a `starfill` key, or plain where every key is one of ours; else it is about somebody else, or says that we are
+        to ask.
         """
-        return self.configure_section(settings["starfill"]) if _has_section(settings) else False
+        if not isinstance(settings, Mapping):
+            return False
+        if "starfill" in settings:
+            return self.configure_section(settings["starfill"])
+        ours = bool(settings) and all(_name(key) in SETTINGS for key in settings)
+        return self.configure_section(settings) if ours else False
 
     def configure_section(self, section: Any) -> bool:
-        """Take what the client answered to `workspace/configuration` for the section `starfill`: all that it sets now."""
-        self._configuration = self._editor_layer(section)
+        """Take what the client answered to `workspace/configuration` for the section `starfill`: all that it sets now.
+
+        What it has named once is no longer the initialization options' to say: it can be taken back.
+        """
+        fresh = self._editor_layer(section)
+        named = self._configuration.values.keys() | fresh.values.keys()
+        left = {name: value for name, value in self._options.values.items() if name not in named}
+        self._options, self._configuration = replace(self._options, values=left), fresh
         return self._changed()
 
     def take_notices(self) -> list[Notice]:
@@ -243,7 +255,3 @@ def read_token(settings: Settings) -> str | None:
         raise StarfillError(f"token_file {settings.token_file}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise StarfillError(f"token_file {settings.token_file}: not text; write the token into it") from error
-
-
-def _has_section(settings: Any) -> bool:
-    return isinstance(settings, Mapping) and "starfill" in settings

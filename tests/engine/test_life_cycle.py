@@ -18,7 +18,7 @@ import pytest
 from engine import registry
 from engine.api import CompletionRequest
 from engine.errors import EngineLoading, EngineUnavailable
-from engine.launcher import EngineOptions, SharedEngine, stop
+from engine.launcher import FAILED, READY, EngineOptions, SharedEngine, stop
 from engine.liveness import Patience
 from engine.standing import describe
 from engine.starting import log_files
@@ -276,10 +276,12 @@ async def test_a_crash_is_followed_by_back_off_that_an_invoked_request_ignores(h
 
 @async_test(timeout=60)
 async def test_an_automatic_request_does_not_wait_for_a_start_but_finds_what_runs(home: Path) -> None:
+    stages: list[str] = []
     starting, later = shared(home, "--load-delay", "1.0"), shared(home)
     with pytest.raises(EngineLoading):
         await starting.ready(invoked=False)
-    await starting.ready(invoked=True)
+    await starting.ready(invoked=True, progress=stages.append)
+    assert stages[-2:] == ["loading", READY]
     await later.ready(invoked=False)
     assert await answer(later) == SCRIPT
     await starting.aclose()
@@ -303,9 +305,11 @@ async def test_an_automatic_request_waits_while_somebody_else_finds_what_runs(ho
 
 @async_test(timeout=60)
 async def test_a_start_that_fails_says_why(home: Path) -> None:
+    stages: list[str] = []
     engine = shared(home, "--no-such-flag")
     with pytest.raises(EngineUnavailable, match="unrecognized arguments: --no-such-flag"):
-        await engine.ready(invoked=True)
+        await engine.ready(invoked=True, progress=stages.append)
+    assert stages == ["starting", FAILED]
     assert files(home) == []
     await engine.aclose()
 

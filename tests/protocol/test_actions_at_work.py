@@ -335,6 +335,17 @@ async def test_a_base_model_writes_what_a_comment_asks_for(base: Served) -> None
 
 
 @async_test()
+async def test_a_selected_blank_line_keeps_its_indentation_and_is_nothing_to_explain(base: Served) -> None:
+    async with opened(base, text="def f(prices):\n    total = 0\n    \n    return total\n", quiet=True) as editor:
+        applies(editor)
+        explained = await perform(editor, "explain", span(2, 0, 2, 4)).result()
+        assert explained["reason"] == "nothing_to_add"
+        reply = await rewrite(editor, "add the price", span(2, 0, 2, 4)).result()
+        assert reply["applied"] is True
+        assert editor.text(URI) == "def f(prices):\n    total = 0\n    total += price\n    return total\n"
+
+
+@async_test()
 async def test_an_answer_that_was_cut_is_no_edit(alpaca: Served) -> None:
     async with opened(alpaca, "--action-tokens", "16", text=TEXT * 2, quiet=True) as editor:
         asked = applies(editor)

@@ -52,6 +52,18 @@ async def test_new_lines_end_as_the_documents_do(block: Served) -> None:
 
 
 @async_test()
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+async def test_menus_have_the_documents_line_ends_too(block: Served, end: str) -> None:
+    async with await block.editor() as editor:
+        await editor.initialize("helix")
+        editor.open(URI, "python", f"def f(things):{end}    ")
+        found = await editor.completion(URI, 1, 4).result()
+        text = (found["items"] if isinstance(found, dict) else found)[0]["textEdit"]["newText"]
+        assert text.count(end) >= 2
+        assert not {"\r", "\n"} & set(text.replace(end, ""))
+
+
+@async_test()
 async def test_acceptance_is_counted_once_by_language_and_without_text(block: Served) -> None:
     async with await block.editor() as editor:
         await editor.initialize("vscode")

@@ -178,6 +178,16 @@ def test_a_selection_takes_line_ends_and_half_pairs_in_its_stride() -> None:
     assert (here.code, here.start, here.end) == ("", Position(0, 2), Position(0, 2))
 
 
+@pytest.mark.parametrize(("start", "end"), [((2, 0), (2, 4)), ((2, 4), (3, 0)), ((2, 4), (2, 4))])
+def test_blank_lines_are_where_something_is_written_and_keep_their_blanks(
+    start: tuple[int, int], end: tuple[int, int]
+) -> None:
+    buffer = Buffer("def f(xs):\n    n = 1\n    \n    return n\n")
+    found = select(buffer, Position(*start), Position(*end), PYTHON, widen=False)
+    assert (found.code, found.indent, found.start, found.end) == ("", "", Position(2, 4), Position(2, 4))
+    assert found.around.line_before == "    "
+
+
 @pytest.mark.parametrize(
     ("said", "opened", "code"),
     [

@@ -226,13 +226,49 @@ def test_ignore_files_above_the_workspace_and_the_repository_are_not_read(make: 
     assert reason(make(roots=(root.parent,)), root / "a.py") is Reason.EXCLUDED  # by our own: it is in the workspace
 
 
-def test_links_lead_nowhere(make: Make, root: Path, tmp_path: Path) -> None:
+def test_an_ignore_file_that_is_a_link_is_none(make: Make, root: Path, tmp_path: Path) -> None:
     outside = write(tmp_path / "outside" / ".gitignore", "*.py\n")
     (root / ".gitignore").symlink_to(outside)
-    (root / "linked").symlink_to(outside.parent)
-    exclusions = make()
-    assert reason(exclusions, root / "a.py") is None
-    assert reason(exclusions, root / "linked" / "a.py") is None
+    assert reason(make(), root / "a.py") is None
+
+
+def test_a_link_lifts_no_exclusion(make: Make, root: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    write(other / ".gitignore", "private/\n")
+    write(other / "private" / "s.py", "")
+    write(root / ".starfillignore", "/private/\n")
+    write(root / "private" / "k.py", "")
+    (root / "link").symlink_to(root / "private")
+    (root / "k2.py").symlink_to(root / "private" / "k.py")
+    (root / "dep").symlink_to(other)
+    exclusions = make(roots=(root, other))
+    for name in ("private/k.py", "link/k.py", "k2.py", "dep/private/s.py"):
+        assert reason(exclusions, root / name) is Reason.EXCLUDED, name
+    write(root / "open" / "a.py", "")
+    (root / "also").symlink_to(root / "open")
+    assert reason(exclusions, root / "also" / "a.py") is None
+
+
+def test_a_workspace_that_is_reached_by_a_link_has_its_ignore_files(make: Make, root: Path, tmp_path: Path) -> None:
+    write(root / ".starfillignore", "/private/\n")
+    write(root / "private" / "k.py", "")
+    (tmp_path / "entrance").symlink_to(root)
+    exclusions = make(roots=(tmp_path / "entrance",))
+    assert reason(exclusions, tmp_path / "entrance" / "private" / "k.py") is Reason.EXCLUDED
+    assert reason(exclusions, root / "private" / "k.py") is Reason.EXCLUDED
+
+
+def test_a_file_that_is_yet_to_be_made_is_where_it_will_be(make: Make, root: Path) -> None:
+    write(root / ".starfillignore", "/private/\n")
+    assert reason(make(), f"untitled:{root}/private/new.py") is Reason.EXCLUDED
+    assert reason(make(), f"untitled:{root}/new.py") is None
+
+
+def test_globs_hold_below_folders_that_are_elsewhere_too(home: Path) -> None:
+    folder = "vscode-remote://ssh-remote%2Bhost/home/me/work"
+    exclusions = Exclusions(["/private/"], [folder], IgnoreFiles(home, home / ".config" / "git"), Clock())
+    assert reason(exclusions, f"{folder}/private/k.py") is Reason.EXCLUDED
+    assert reason(exclusions, f"{folder}/k.py") is None
 
 
 @pytest.mark.timeout(20)

@@ -27,6 +27,19 @@ def test_the_word_before_the_cursor_is_replaced_by_itself_and_the_rest() -> None
     assert (item.label, item.filter_text) == ("range(10)", "range(10)")
 
 
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_line_ends_are_the_documents_already(end: str) -> None:
+    buffer = Buffer(f"def f(x):{end}    re", language="python")
+    client = MenuClient(markdown=True)
+    (item,) = menu_items(client, Document("a", buffer), Position(1, 6), [f"turn ({end}1)"], ["id"])
+    assert isinstance(item.text_edit, types.TextEdit)
+    assert item.text_edit.new_text == f"return ({end}1)"
+    assert item.label == "return ("
+    assert isinstance(item.documentation, types.MarkupContent)
+    assert "return (\n1)" in item.documentation.value
+    assert "\r" not in item.documentation.value
+
+
 def test_after_a_blank_the_text_stands_for_itself() -> None:
     item = _item("x = ", "range(10)\n    y")
     assert (item.label, item.filter_text) == ("range(10)", "range(10)")

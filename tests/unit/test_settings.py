@@ -322,6 +322,26 @@ def test_a_configuration_replaces_the_one_before_and_not_the_options() -> None:
     assert found.current == Settings(max_tokens=30)
 
 
+def test_what_the_editor_set_at_the_start_can_be_taken_back() -> None:
+    """VS Code sends its settings in both ways; a line that is deleted is only missing from the second."""
+    found = live()
+    settings = {"trigger": "manual", "exclude": ["src/**"], "max_tokens": 16}
+    found.initialize({**settings, "candidates": 2})
+    found.configure_section(settings)
+    assert found.configure({"starfill": {"exclude": []}})
+    assert found.current == Settings(candidates=2)
+
+
+def test_a_configuration_without_our_key_is_ours_if_all_of_it_is() -> None:
+    found = live()
+    found.initialize({"max_tokens": 16})
+    assert found.configure({"max_tokens": 32})
+    assert found.current.max_tokens == 32
+    assert not found.configure({"max_tokens": 8, "python": {}})
+    assert not found.configure({})
+    assert not found.configure(None)
+
+
 def test_every_setting_is_read_by_somebody() -> None:
     root = Path(__file__).resolve().parents[2] / "lsp_server"
     code = "\n".join(path.read_text("utf-8") for path in root.rglob("*.py") if path.parent.name != "settings")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from engine.launcher import FAILED, READY
 from lsp_server.features.status import BUSY_AFTER, EngineState, Status
 from lsp_server.reasons import Reason
 from lsp_server.state.outcome import Item, Outcome
@@ -117,6 +118,26 @@ def test_loading_shows_progress_and_ends_it() -> None:
     status.ready()
     assert screen.stages == ["begin starting", "loading", "end ready"]
     assert screen.said[-1] == {"message": "", "kind": "Normal", "busy": False}
+
+
+@pytest.mark.parametrize(("last", "state"), [(READY, "ready"), (FAILED, "down")])
+def test_a_start_that_a_request_asked_for_ends_too(last: str, state: str) -> None:
+    """An engine that had left is started again by whoever needs it; nobody warms it up then."""
+    status, screen = _status()
+    status.began()
+    status.loading("starting")
+    status.loading("loading")
+    status.loading(last)
+    status.ended(None)
+    assert screen.stages == ["begin starting", "loading", f"end {last}"]
+    assert status.account()["engine"] == state
+    assert not screen.said[-1]["busy"]
+
+
+def test_an_engine_that_was_there_all_along_shows_nothing() -> None:
+    status, screen = _status()
+    status.loading(READY)
+    assert (screen.said, screen.stages) == ([{"message": "", "kind": "Normal", "busy": False}], [])
 
 
 def test_what_settings_refused_is_forgotten_when_they_change() -> None:
