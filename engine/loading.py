@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from dataclasses import dataclass, replace
@@ -93,7 +94,7 @@ def load(options: LoadOptions) -> Loaded:
         options.source.id, shape.parameters, precision.name, precision.reason, device, slots, window,
         human_size(shape.kv_bytes(window, precision.dtype)), threads,
     )  # fmt: skip
-    chosen = _choose(model, slots, window)
+    chosen = _choose(options.source.id, model, slots, window)
     slower = NOT_COMPILED if device.type == "cpu" and model.few_rows is None else chosen.note
     log.info(
         "%s: %s", options.source.id, slower or f"short spans by {model.few_rows or 'the operations of ' + device.type}"
@@ -123,12 +124,12 @@ def load(options: LoadOptions) -> Loaded:
     )
 
 
-def _choose(model: GPTBigCode, slots: int, window: int) -> Chosen:
-    """What the model runs with: only on a CUDA device is there a choice."""
+def _choose(name: str, model: GPTBigCode, slots: int, window: int) -> Chosen:
+    """What the model of that name runs with: only on a CUDA device is there a choice."""
     from engine.cuda.choosing import Chosen, choose
     from engine.paths import trials_dir
     from engine.runner import TorchRunner
 
     if model.device.type == "cuda":
-        return choose(model, slots, window, trials_dir() / "kernels")
+        return choose(model, slots, window, trials_dir() / f"kernels-{hashlib.sha256(name.encode()).hexdigest()[:16]}")
     return Chosen(TorchRunner(model, slots, window))

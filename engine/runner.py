@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import accumulate
 
@@ -63,7 +63,8 @@ class TorchRunner:
         kept = torch.stack([self._kv[slot].to("cpu") for slot in slots])
         self._kv = self._kv.new_empty(0)
         if self._model.device.type == "cuda":
-            torch.cuda.empty_cache()
+            with suppress(RuntimeError):  # after a capture that could not be ended torch thinks that it still goes on
+                torch.cuda.empty_cache()
         self._kv = kept.to(self._model.device)
 
     def _run(self, step: Step) -> list[Sample]:

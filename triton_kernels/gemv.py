@@ -49,9 +49,12 @@ def rows_times(
         turn(DEPENDENT)
         v = normalised(x, norm_weight, norm_bias, k, K, eps).to(ROUND).to(tl.float32)
         return tl.sum(w.to(tl.float32) * v[None, :], 1)
+    first = tl.arange(0, BK)
+    w = weights_at(weight, n, N, first, K)  # on its way while the kernel before ends
     turn(DEPENDENT)
-    acc = tl.zeros([n.shape[0], BK], tl.float32)
-    for outer in range(0, K, BK * UNROLL):
+    v = tl.load(x + first, mask=first < K, other=0.0, eviction_policy="evict_last")
+    acc = w.to(tl.float32) * v.to(tl.float32)[None, :]
+    for outer in range(BK, K, BK * UNROLL):
         for inner in tl.static_range(UNROLL):
             k = outer + inner * BK + tl.arange(0, BK)
             w = weights_at(weight, n, N, k, K)

@@ -24,6 +24,7 @@ NAME = "starfill"
 
 _workspaces: dict[tuple[torch.device, int], Workspace] = {}
 _targets: dict[torch.device, Target] = {}
+_last: dict[torch.device, tuple[tuple[HostSpan, ...], SpanTable]] = {}
 
 
 def register(name: str = NAME) -> None:
@@ -81,11 +82,11 @@ def attention(
     if key.stride() != value.stride() or key.stride(3) != 1:
         key, value = key.contiguous(), value.contiguous()
     rows = query.transpose(1, 2).reshape(batch * new, heads * head_dim)
-    spans = [HostSpan(number, key.shape[2] - new, new) for number in range(batch)]
+    spans = tuple(HostSpan(number, key.shape[2] - new, new) for number in range(batch))
     scale = head_dim**-0.5 if scaling is None else scaling
     device = query.device
     mixed = attend_apart(
-        rows, key, value, SpanTable.of(spans, device), scale, _workspace(device), _target(device)
+        rows, key, value, _table(spans, device), scale, _workspace(device), _target(device)
     )  # fmt: skip
     return mixed.view(batch, new, heads, head_dim), None
 
@@ -112,7 +113,17 @@ def _fits(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, more: di
 def _workspace(device: torch.device) -> Workspace:
     """Scratch memory is one stream's."""
     stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-    return _workspaces.setdefault((device, stream), Workspace.on(device))
+    if (device, stream) not in _workspaces:
+        _workspaces[device, stream] = Workspace.on(device)
+    return _workspaces[device, stream]
+
+
+def _table(spans: tuple[HostSpan, ...], device: torch.device) -> SpanTable:
+    """Every layer of a pass asks for the same."""
+    known = _last.get(device)
+    if known is None or known[0] != spans:
+        known = _last[device] = spans, SpanTable.of(spans, device)
+    return known[1]
 
 
 def _target(device: torch.device) -> Target:

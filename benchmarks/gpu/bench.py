@@ -7,6 +7,7 @@ import importlib
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -148,7 +149,8 @@ class Bench:
         """Give memory back between models; on a CPU there are only toys, not worth the collector's time."""
         if self.device.type == "cuda":
             gc.collect()
-            torch.cuda.empty_cache()
+            with suppress(RuntimeError):  # after a capture that could not be ended torch thinks that it still goes on
+                torch.cuda.empty_cache()
 
     def memory_left(self) -> float:
         """Bytes that can still be allocated; without end on a CPU, where only toys run."""

@@ -11,8 +11,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-PROMPT = 64
-"""Tokens, or half of what the window holds."""
+PROMPT = 500
+"""Tokens, or half of what the window holds: as many as the kernel for prompts of an editor's size needs to be chosen."""
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -5,9 +5,11 @@ What cannot be had, or does not say what it should, is left out with a reason: t
 
 from __future__ import annotations
 
+import atexit
+import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +20,7 @@ from torch import Tensor
 from engine.errors import DeviceError
 from engine.gpt_bigcode import GPTBigCode
 from engine.ops import Head, Ops
+from engine.processes import ProcessIdentity
 from engine.runner import TorchRunner
 from engine.step import Runner, Span
 
@@ -46,20 +49,42 @@ class Chosen:
 def choose(model: GPTBigCode, slots: int, window: int, marker: Path | None = None) -> Chosen:
     """Give a model on a CUDA device its operations, KV memory and runner.
 
-    `marker` is a file that is there while kernels are tried. One that is found says that a trial hung or broke the device,
-    which no exception tells: then there is no other. Raises DeviceError where a trial broke the device of this process.
+    `marker` is a file that is there while kernels are tried, with the process that tries them. One that is found says that a
+    trial hung or broke the device, which no exception tells, or that another engine is at it: then there is no other here.
+    Raises DeviceError where a trial broke the device of this process.
     """
     if marker is None:
-        return _tried(model, slots, window)
+        return _tried(model, slots, window, None)
     if marker.exists():
-        return _plainly(model, slots, window, f"an earlier trial did not end; remove {marker} to try again")
+        over = f"an earlier trial did not end; remove {marker} to try again"
+        return _plainly(model, slots, window, "another engine is trying them" if _under_way(marker) else over)
     marker.parent.mkdir(parents=True, exist_ok=True)
-    marker.touch()
-    chosen = _tried(model, slots, window)
+    marker.write_text(json.dumps(astuple(ProcessIdentity.own())), "utf-8")
+    # An ordinary end in the middle of a trial says nothing against it; a fault, or the watchdog's end, runs no such hook.
+    forget = partial(marker.unlink, missing_ok=True)
+    atexit.register(forget)
+    try:
+        chosen = _tried(model, slots, window, marker.with_name("ordinary-graphs"))
+    except Exception:
+        if _usable(model.device):
+            atexit.unregister(forget)
+            forget()
+            raise
     if not _usable(model.device):
+        atexit.unregister(forget)
         raise DeviceError(f"trying the Triton kernels broke {model.device}; start the engine again: it will do without")
-    marker.unlink()
+    atexit.unregister(forget)
+    forget()
     return chosen
+
+
+def _under_way(marker: Path) -> bool:
+    """Whether another process that began a trial is still there."""
+    try:
+        trying = ProcessIdentity(*json.loads(marker.read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return False
+    return trying.alive and trying != ProcessIdentity.own()
 
 
 def _usable(device: torch.device) -> bool:
@@ -70,7 +95,7 @@ def _usable(device: torch.device) -> bool:
         return False
 
 
-def _tried(model: GPTBigCode, slots: int, window: int) -> Chosen:
+def _tried(model: GPTBigCode, slots: int, window: int, ordinary: Path | None) -> Chosen:
     try:
         from triton_kernels.ops import TritonOps
     except ImportError as error:
@@ -89,7 +114,7 @@ def _tried(model: GPTBigCode, slots: int, window: int) -> Chosen:
     from engine.cuda.graph_runner import GraphRunner
     from engine.cuda.passes import once
 
-    device, reason = _device(model)
+    device, reason = _device(model, ordinary)
     if device is None:
         log.warning("no CUDA graphs: %s", reason)
         return Chosen(eager, f"no CUDA graphs, decoding is slower: {reason}")
@@ -102,14 +127,19 @@ def _plainly(model: GPTBigCode, slots: int, window: int, reason: str) -> Chosen:
     return Chosen(TorchRunner(model, slots, window), f"no Triton kernels, decoding is slower: {reason}")
 
 
-def _device(model: GPTBigCode) -> tuple[Device | None, str]:
-    """The quickest way to replay graphs that repeats what the launches one by one say; else why there is none."""
+def _device(model: GPTBigCode, ordinary: Path | None) -> tuple[Device | None, str]:
+    """The quickest way to replay graphs that repeats what the launches one by one say; else why there is none.
+
+    After a capture that torch could not end there is no other in a process (torch 2.11): `ordinary` is a file that is left
+    for the next one, which begins without dependent launches.
+    """
     from engine.cuda.graphs import CudaDevice
     from triton_kernels.launch import DEPENDENT_FROM
 
     major, minor = torch.cuda.get_device_capability(model.device)
     reason = ""
-    for dependent in (True, False) if 10 * major + minor >= DEPENDENT_FROM else (False,):
+    may_depend = 10 * major + minor >= DEPENDENT_FROM and not (ordinary is not None and ordinary.exists())
+    for dependent in (True, False) if may_depend else (False,):
         device = CudaDevice(model.device, dependent=dependent)
         try:
             if repeats(model, device):
@@ -117,6 +147,8 @@ def _device(model: GPTBigCode) -> tuple[Device | None, str]:
             reason = "a replayed pass differs from the one it repeats"
         except Exception as error:  # noqa: BLE001  (whatever a driver says, there is the ordinary way)
             reason = f"a pass cannot be captured: {_short(error)}"
+            if dependent and ordinary is not None:
+                ordinary.touch()
         log.info("graphs%s: %s", " of dependent launches" if dependent else "", reason)
     return None, reason
 
@@ -125,7 +157,17 @@ def _device(model: GPTBigCode) -> tuple[Device | None, str]:
 def agrees(model: GPTBigCode, ops: Ops) -> bool:
     """Whether `ops` say of a few made-up tokens what the model's own say: residual, keys and values, logits."""
     window = _window(model)
-    for start, length in ((0, 20), (20, 3), (23, 1), (window - 6, 5), (window - 1, 1)):
+    # Attention that is split over programs and that is not, each for many tokens, a few, and one.
+    late = max(0, window - 48)
+    for start, length in (
+        (0, 20),
+        (20, 3),
+        (23, 1),
+        (late, min(40, window)),
+        (window - 6, 5),
+        (window - 2, 2),
+        (window - 1, 1),
+    ):
         found = []
         for each in (model.ops, ops):
             kv = model.new_kv(1, window)

@@ -49,7 +49,7 @@ class GraphRunner:
         self._places: dict[Bucket, Place] = {}
         self._recorded: dict[Bucket, _Recorded] = {}
         self._uses: Counter[Bucket] = Counter()
-        self._refused: set[Bucket] = set()
+        self._records = True
         self._wanted = deque(expected(eager.window))
         self._ahead = Ahead()
         self._pending: tuple[Bucket, Read] | None = None
@@ -88,7 +88,7 @@ class GraphRunner:
         self._recorded.clear()
         self._places.clear()
         self._uses.clear()
-        self._wanted = deque(expected(self.window))
+        self._wanted = deque(expected(self.window) if self._records else ())
 
     def run(self, step: Step) -> list[Sample]:
         """See `step.Runner`."""
@@ -104,7 +104,7 @@ class GraphRunner:
         """Capture the graph that is likeliest to be asked for next -> whether there may be more to do."""
         while self._wanted:
             bucket = self._wanted.popleft()
-            if bucket not in self._recorded and bucket not in self._refused:
+            if bucket not in self._recorded:
                 self._pending = None  # what was begun ahead is not waited for, and its place may be this one
                 self._ahead.forget()
                 self._record(bucket)
@@ -138,10 +138,11 @@ class GraphRunner:
         """Fill the bucket's place and start its pass."""
         make_copies(self._eager.kv, step.copies)
         self._uses[bucket] += 1
-        if self._uses[bucket] == _USES and bucket not in self._recorded and bucket not in self._refused:
-            self._record(bucket)
-        elif bucket not in self._recorded and bucket not in self._wanted:
-            self._wanted.appendleft(bucket)
+        if self._records and bucket not in self._recorded:
+            if self._uses[bucket] == _USES:
+                self._record(bucket)
+            elif bucket not in self._wanted:
+                self._wanted.appendleft(bucket)
         allowed = [each for each, span in zip(step.allowed, step.spans, strict=True) for _ in range(span.length)]
         self._place(bucket).fill(step.spans, step.ids, answers, allowed)
         return self._launch(bucket)
@@ -164,8 +165,12 @@ class GraphRunner:
         try:
             replay, outputs = self._device.record(partial(self._work, place, self._eager.kv))
         except RuntimeError as error:
-            self._refused.add(bucket)
-            log.warning("no graph for passes of %d rows: %s", bucket.rows, str(error).partition("\n")[0])
+            # After a capture that could not be ended torch makes no other: all passes without a graph are launched.
+            self._records = False
+            self._wanted.clear()
+            log.warning(
+                "no graph for passes of %d rows, and no more graphs: %s", bucket.rows, str(error).partition("\n")[0]
+            )
             return
         self._recorded[bucket] = _Recorded(replay, outputs)
 

@@ -62,14 +62,19 @@ class CudaDevice:
                 for _ in range(_WARM):
                     work()
             torch.cuda.current_stream().wait_stream(side)
-            # Another thread may allocate meanwhile: that must not break the capture.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                outputs = work()
+            here = torch.cuda.current_stream()
+            try:
+                # Another thread may allocate meanwhile: that must not break the capture.
+                with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                    outputs = work()
+            except BaseException:
+                torch.cuda.set_stream(here)  # torch leaves the thread on its own where the capture could not be ended
+                raise
         return graph.replay, outputs
 
     def staging(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """See `Device.staging`."""
-        return torch.zeros(tuple(shape), dtype=dtype, pin_memory=True)
+        return torch.zeros(tuple(shape), dtype=dtype, device="cpu", pin_memory=True)
 
     def fetch(self, sources: Sequence[Tensor], targets: Sequence[Tensor]) -> Callable[[], None]:
         """See `Device.fetch`."""

@@ -41,6 +41,7 @@ class Place:
             (device.staging((rows,), torch.int64), device.staging((rows,), torch.float32)) for _ in range(RING)
         ]
         self._turn = 0
+        self.fill((), (), (), ())  # rows of no slot, so that a pass over nothing writes nothing
 
     def fill(
         self,
@@ -55,12 +56,12 @@ class Place:
         """
         rows = self.bucket.rows
         self.spans.write(spans, self._host[: self.spans.buffer.numel()])
-        padded = torch.tensor([*ids, *[0] * (rows - len(ids))], dtype=torch.int32)
+        padded = torch.tensor([*ids, *[0] * (rows - len(ids))], dtype=torch.int32, device="cpu")
         self._host[self._tokens : self._tokens + rows] = padded
         if self.bucket.drawn:
             draws = [_as_draw(answer) for answer in answers]
             draws += [HostDraw(0, 0)] * (rows - len(draws))
-            packed = torch.tensor([draw.packed() for draw in draws], dtype=torch.int32)
+            packed = torch.tensor([draw.packed() for draw in draws], dtype=torch.int32, device="cpu")
             self._host[self._draws :].view(DRAW_FIELDS, rows).copy_(packed.T)
         self._buffer.copy_(self._host, non_blocking=True)
         if self._host_mask is not None and self.allow is not None:
@@ -68,7 +69,7 @@ class Place:
             for row, permitted in zip(self._host_mask, allowed, strict=False):
                 if permitted is not None:
                     row.fill_(False)
-                    row[torch.tensor(list(permitted))] = True
+                    row[torch.tensor(list(permitted), device="cpu")] = True
             self.allow.copy_(self._host_mask, non_blocking=True)
 
     def fetch(self, outputs: Outputs) -> Callable[[], tuple[list[int], list[float]]]:

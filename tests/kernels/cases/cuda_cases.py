@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -10,11 +11,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.weights import in_fewer_bits
-from engine.cuda.choosing import agrees, repeats
+from engine.cuda.choosing import _pass, agrees, repeats
 from engine.cuda.graph_runner import GraphRunner
 from engine.cuda.graphs import CudaDevice, Device, HostDevice
 from engine.cuda.passes import once
-from engine.gpt_bigcode import ModelShape
+from engine.gpt_bigcode import GPTBigCode, ModelShape
 from engine.ops import Head, TorchOps
 from engine.runner import TorchRunner
 from engine.sampling import Sampling
@@ -26,6 +27,14 @@ from triton_kernels.launch import recorded
 from triton_kernels.ops import TritonOps
 
 VOCABULARY = 101
+
+
+@pytest.fixture(autouse=True)
+def _as_in_the_engine() -> Iterator[None]:
+    """It sets no default device."""
+    torch.set_default_device("cpu")
+    yield
+    torch.set_default_device(DEVICE)
 
 
 def device() -> Device:
@@ -56,8 +65,7 @@ class Both:
 @pytest.fixture
 def both() -> Both:
     torch.manual_seed(0)
-    with torch.device("cpu"):  # the engine sets no default device
-        return Both()
+    return Both()
 
 
 @pytest.mark.parametrize(
@@ -94,20 +102,31 @@ def test_guesses_masks_and_company(both: Both) -> None:
 
 
 def test_the_kernels_agree_with_torch_and_replays_with_the_launches() -> None:
-    with torch.device("cpu"):
-        model = random_model(TorchOps(), small())
-        assert agrees(model, TritonOps(Head))
-        model.ops = TritonOps(Head)
-        assert repeats(model, device())
+    model = random_model(TorchOps(), small())
+    assert agrees(model, TritonOps(Head))
+    model.ops = TritonOps(Head)
+    assert repeats(model, device())
 
 
+def in_bits(form: str, ops: TorchOps | TritonOps[Head]) -> GPTBigCode:
+    return in_fewer_bits(random_model(ops, replace(shape_of(8, 16), n_layer=1)), form)
+
+
+def test_a_model_in_four_bits_says_what_torch_says() -> None:
+    models = [in_bits("int4", ops) for ops in (TritonOps(Head), TorchOps())]
+    for span in (Span(0, 0, 18), Span(0, 18, 2), Span(0, 20, 1)):
+        told = [_pass(model, model.ops, model.new_kv(1, WINDOW), span) for model in models]
+        for ours, theirs in zip(*told, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["int8", "int4"])
 def test_a_model_in_fewer_bits_is_tried_and_repeated_as_any_other(form: str) -> None:
-    with torch.device("cpu"):
-        model = in_fewer_bits(random_model(TorchOps(), replace(shape_of(8, 16), n_layer=1)), form)
-        assert agrees(model, TritonOps(Head))
-        model.ops = TritonOps(Head)
-        assert repeats(model, device())
+    model = in_bits(form, TorchOps())
+    assert agrees(model, TritonOps(Head))
+    model.ops = TritonOps(Head)
+    assert repeats(model, device())
 
 
 class Wrong(TritonOps[Head]):
@@ -129,14 +148,12 @@ class Fickle(TritonOps[Head]):
 
 
 def test_kernels_that_are_wrong_are_found_out() -> None:
-    with torch.device("cpu"):
-        assert not agrees(random_model(TorchOps(), small()), Wrong(Head))
+    assert not agrees(random_model(TorchOps(), small()), Wrong(Head))
 
 
 @pytest.mark.slow
 def test_replays_that_differ_are_found_out() -> None:
-    with torch.device("cpu"):
-        assert not repeats(random_model(Fickle(Head), small()), device())
+    assert not repeats(random_model(Fickle(Head), small()), device())
 
 
 def test_a_pass_takes_five_launches_a_layer_and_three(both: Both) -> None:

@@ -27,8 +27,11 @@ def _seeded() -> None:
 
 def random_model(ops: Ops, shape: ModelShape, dtype: torch.dtype = F32) -> GPTBigCode:
     """Weights from a fixed seed, scaled so that every token depends on position and on all earlier ones."""
-    draw = torch.Generator(DEVICE).manual_seed(1)
+    with torch.device(DEVICE):
+        return _random_model(ops, shape, dtype, torch.Generator(DEVICE).manual_seed(1))
 
+
+def _random_model(ops: Ops, shape: ModelShape, dtype: torch.dtype, draw: torch.Generator) -> GPTBigCode:
     def matrix(rows: int, columns: int, scale: float = 1.5) -> Tensor:
         full: Tensor = torch.randn(rows, columns, generator=draw) * (scale / columns**0.5)
         return full.to(dtype)

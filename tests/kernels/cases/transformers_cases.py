@@ -27,7 +27,8 @@ def model(implementation: str, *, multi_query: bool) -> GPTBigCodeForCausalLM:
 
 
 def tokens(batch: int, length: int) -> torch.Tensor:
-    return torch.randint(1, VOCABULARY, (batch, length), generator=torch.Generator().manual_seed(length)).to(DEVICE)
+    draw = torch.Generator("cpu").manual_seed(length)
+    return torch.randint(1, VOCABULARY, (batch, length), device="cpu", generator=draw).to(DEVICE)
 
 
 @pytest.fixture(params=[True, False], ids=["one key head", "a key head each"])
