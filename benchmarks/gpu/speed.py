@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from benchmarks.gpu import decoding
-from benchmarks.gpu.bench import About, Answer, Bench, Skip, dtype_name
+from benchmarks.gpu.bench import About, Answer, Bench, Skip
 from benchmarks.gpu.subject import Subject
 from benchmarks.shapes import decode_bytes, floor_seconds, prefill_flops
 from benchmarks.timing import capture, measure
@@ -39,6 +39,16 @@ def run(bench: Bench, subject: Subject, found: dict[str, Ops]) -> None:
             _prefill(bench, subject, backend, ops, tokens)
         bench.free()
     _predict(bench, subject, places)
+    for bits in ("int8", "int4"):
+        _in_fewer_bits(bench, subject.stored_in(bits), found, places)
+
+
+def _in_fewer_bits(bench: Bench, subject: Subject, found: dict[str, Ops], places: Sequence[int]) -> None:
+    """Decode alone: what fewer bits are for. Through our kernels; torch has none that would be a peer."""
+    if "triton" in found:
+        for context in places:
+            _decode(bench, subject, "triton", found["triton"], context)
+        bench.free()
 
 
 def _decode(bench: Bench, subject: Subject, backend: str, ops: Ops, context: int) -> None:
@@ -48,12 +58,12 @@ def _decode(bench: Bench, subject: Subject, backend: str, ops: Ops, context: int
         def decode(mode: str = mode) -> Answer:
             work, told = _mode(bench, decoding.step(subject.ours(ops), 1, context, subject.shape.n_positions), mode)
             timing = measure(work, bench.device, seconds=bench.patience)
-            size = decode_bytes(subject.shape, dtype_name(subject.dtype), context)
+            size = decode_bytes(subject.shape, subject.stored, context)
             told |= bench.percent_of_read(size, timing.median)
             return Answer(timing=timing, per=lambda s: 1 / s, detail=told)
 
         detail = {"context": context, "mode": mode}
-        bench.ask(About("decode", "tokens/s", subject.name, dtype_name(subject.dtype), backend, detail), decode)
+        bench.ask(About("decode", "tokens/s", subject.name, subject.stored, backend, detail), decode)
 
 
 def _extend(bench: Bench, subject: Subject, backend: str, ops: Ops, tokens: int, context: int) -> None:
@@ -67,7 +77,7 @@ def _extend(bench: Bench, subject: Subject, backend: str, ops: Ops, tokens: int,
             return Answer(timing=timing, per=lambda s: s * 1e3, detail=told)
 
         detail = {"tokens": tokens, "context": context, "mode": mode}
-        bench.ask(About("extension", "ms", subject.name, dtype_name(subject.dtype), backend, detail), extend)
+        bench.ask(About("extension", "ms", subject.name, subject.stored, backend, detail), extend)
 
 
 def _prefill(bench: Bench, subject: Subject, backend: str, ops: Ops, tokens: int) -> None:
@@ -82,7 +92,7 @@ def _prefill(bench: Bench, subject: Subject, backend: str, ops: Ops, tokens: int
         return Answer(timing=timing, per=lambda s: s * 1e3, detail=share)
 
     detail = {"tokens": tokens}
-    bench.ask(About("prefill", "ms", subject.name, dtype_name(subject.dtype), backend, detail), prefill)
+    bench.ask(About("prefill", "ms", subject.name, subject.stored, backend, detail), prefill)
 
 
 def _runner(bench: Bench, subject: Subject, backend: str, ops: Ops) -> None:
@@ -105,11 +115,11 @@ def _runner(bench: Bench, subject: Subject, backend: str, ops: Ops) -> None:
             token = runner.run(Step.of(Span(0, context, 1), (token,)))[0].id
 
         timing = measure(one, bench.device, seconds=bench.patience)
-        size = decode_bytes(subject.shape, dtype_name(subject.dtype), context)
+        size = decode_bytes(subject.shape, subject.stored, context)
         detail = bench.percent_of_read(size, timing.median)
         return Answer(timing=timing, per=lambda s: 1 / s, detail={"context": context, **detail})
 
-    bench.ask(About("decode", "tokens/s", subject.name, dtype_name(subject.dtype), backend, {"mode": "runner"}), decode)
+    bench.ask(About("decode", "tokens/s", subject.name, subject.stored, backend, {"mode": "runner"}), decode)
 
 
 def _predict(bench: Bench, subject: Subject, contexts: Sequence[int]) -> None:
@@ -117,7 +127,7 @@ def _predict(bench: Bench, subject: Subject, contexts: Sequence[int]) -> None:
     read, rate = bench.ceilings.read, bench.ceilings.rate
     if read is None or rate is None:
         return
-    shape, dtype = subject.shape, dtype_name(subject.dtype)
+    shape, dtype = subject.shape, subject.stored
 
     def floor(tokens: int, context: int) -> float:
         return floor_seconds(shape, dtype, tokens, context, read, rate)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.weights import Tensors, our_model, random_tensors, their_model, upcast
+from benchmarks.weights import Tensors, in_fewer_bits, our_model, random_tensors, their_model, upcast
 from engine.gpt_bigcode import GPTBigCode, ModelShape
 from engine.ops import Ops
 
@@ -22,6 +22,8 @@ class Subject:
     dtype: torch.dtype
     device: torch.device
     tensors: Tensors
+    bits: str = ""
+    """"int8" or "int4" where our model's layers are stored so; `tensors` are what they were made of."""
     _theirs: dict[str, Any] = field(default_factory=dict)
     _ours: dict[int, GPTBigCode] = field(default_factory=dict)
 
@@ -34,9 +36,21 @@ class Subject:
         """The same numbers in a wider type, as a reference."""
         return Subject(self.name, self.shape, dtype, self.device, upcast(self.tensors, dtype))
 
+    def stored_in(self, bits: str) -> Subject:
+        """The same model in "int8" or "int4"."""
+        return Subject(self.name, self.shape, self.dtype, self.device, self.tensors, bits)
+
+    @property
+    def stored(self) -> str:
+        """What weights are stored in, as rows name it."""
+        return self.bits or str(self.dtype).removeprefix("torch.")
+
     def ours(self, ops: Ops) -> GPTBigCode:
         """Our model over these weights."""
-        return self._ours.setdefault(id(ops), our_model(self.shape, self.tensors, ops))
+        if id(ops) not in self._ours:
+            model = our_model(self.shape, self.tensors, ops)
+            self._ours[id(ops)] = in_fewer_bits(model, self.bits) if self.bits else model
+        return self._ours[id(ops)]
 
     def theirs(self, attention: str = "sdpa") -> Any:
         """transformers' model over these weights."""
