@@ -49,7 +49,7 @@
      :name "starfill doctor" :noquery t :connection-type 'pipe :buffer output
      ;; What is not JSON is for the log, which is not this buffer.
      :stderr (make-pipe-process :name "starfill doctor log" :noquery t :buffer nil :sentinel #'ignore :filter #'ignore)
-     :command (list program "doctor" "--json")
+     :command (append (list program "doctor" "--json") (starfill-options-examined))
      :sentinel
      (lambda (process _event)
        (unless (process-live-p process)

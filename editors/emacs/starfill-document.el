@@ -34,7 +34,8 @@ Nil if it was not told of this buffer.")
 (defvar-local starfill-document--version 0 "How often the server was told of changes.")
 (defvar-local starfill-document--edits nil "Edits to be told, the newest first; t for the whole text.")
 (defvar-local starfill-document--before nil
-  "What the edit under way may touch: (BEG END START STOP), two of them positions.")
+  "What the edit under way may touch: (BEG END START STOP SIZE).
+START and STOP are positions, SIZE is the buffer's before the edit.")
 (defvar-local starfill-document--tick nil "State of the text after the last edit that we saw.")
 (defvar-local starfill-document--told-uri nil "Under which name the server knows the buffer.")
 
@@ -91,18 +92,23 @@ and carriage returns, which end no line in Emacs, are replaced."
 
 (defun starfill-document--before-change (beg end)
   "Remember where BEG and END are before an edit."
+  (unless (eq starfill-document--tick (buffer-chars-modified-tick))
+    ;; Something edited the text without running the hooks.
+    (setq starfill-document--edits t))
   (unless (eq starfill-document--edits t)
     (setq starfill-document--before
-          (list beg end (starfill-document-position beg) (starfill-document-position end)))))
+          (list beg end (starfill-document-position beg) (starfill-document-position end) (buffer-size)))))
 
 (defun starfill-document--after-change (beg end length)
   "Note the edit that put BEG to END in the place of LENGTH characters."
-  (pcase-let ((`(,from ,to ,start ,stop) starfill-document--before))
+  (pcase-let ((`(,from ,to ,start ,stop ,size) starfill-document--before))
     (setq starfill-document--before nil
           starfill-document--tick (buffer-chars-modified-tick))
     (cond ((eq starfill-document--edits t))
           ;; The edit may be smaller than it was announced to be, but not elsewhere.
           ((and from (<= from beg) (>= to (+ beg length))
+                ;; Else another hook edited the text within the edit.
+                (= (buffer-size) (+ size (- end beg length)))
                 (< (length starfill-document--edits) starfill-document--most-edits))
            (push (list :range (list :start start :end stop)
                        :text (save-restriction

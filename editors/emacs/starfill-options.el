@@ -63,6 +63,22 @@ is a good value."
   "Return program and arguments that start the server."
   (cons (default-value 'starfill-program) (cons "lsp" (default-value 'starfill-flags))))
 
+(defconst starfill-options--examined '("--engine" "--model" "--token-file" "--device" "--dtype" "--kv-memory")
+  "Flags that say what there is to examine.")
+
+(defun starfill-options-examined ()
+  "Return those of `starfill-flags' that say what there is to examine."
+  (let ((flags (default-value 'starfill-flags))
+        found)
+    (while flags
+      (let ((flag (pop flags)))
+        (when (member (car (split-string flag "=")) starfill-options--examined)
+          (push flag found)
+          ;; `--model X', where `--model=X' is one.
+          (when (and flags (member flag starfill-options--examined))
+            (push (pop flags) found)))))
+    (nreverse found)))
+
 (defun starfill-options--json (value)
   "Return VALUE, as written in `starfill-settings', in the form of jsonrpc.el."
   (cond ((null value) :json-false)

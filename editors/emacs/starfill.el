@@ -34,6 +34,7 @@
 (defvar starfill--timer nil "Timer of a request to come.")
 (defvar starfill--seen nil "Buffer, text, point and whether all is hidden, as last looked at.")
 (defvar starfill--unanswered nil "Where something was asked that could not be answered yet: as `starfill--seen'.")
+(defvar starfill--invoked nil "Whether it was the user who asked there.")
 
 (defvar-local starfill--visible nil "Whether there is something to accept in this buffer.")
 (defvar-local starfill--pending nil "Whether there is something to put away, shown or asked for.")
@@ -141,13 +142,13 @@ What is shown stays until there is something newer.
 INVOKED is non-nil if the user asked.  ON-FINAL is called once all
 is said."
   (starfill--stop-asking)
+  (setq starfill--unanswered (starfill--here)
+        starfill--invoked invoked)
   (starfill-server-start)
-  (if (not (starfill-server-sync))
-      (setq starfill--unanswered (starfill--here))
+  (when (starfill-server-sync)
     (let ((asked (starfill-suggestion-here))
           (buffer (current-buffer)))
-      (setq starfill--unanswered (starfill--here)
-            starfill--asking buffer
+      (setq starfill--asking buffer
             starfill--pending t
             starfill--cancel
             (starfill-server-request
@@ -237,8 +238,10 @@ is said."
     (with-current-buffer buffer
       (when starfill-mode
         (starfill-server-sync)
-        (when (and starfill--unanswered (equal starfill--unanswered (starfill--here)))
-          (starfill--ask nil))))))
+        (when (and starfill--unanswered (equal starfill--unanswered (starfill--here))
+                   ;; What the user asks for waits for the model by itself.
+                   (not (and starfill--invoked starfill--cancel)))
+          (starfill--ask starfill--invoked))))))
 
 ;;; Commands
 

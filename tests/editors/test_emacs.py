@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lsp_server.buffer import Buffer, Encoding
-from tests.editors import programs
+from tests.editors import flags, programs
 from tests.editors.driver import wait_for_ghost
 from tests.editors.emacs import PACKAGE, Emacs, emacs_eglot, emacs_package
 from tests.editors.pages import shell_commands
@@ -143,6 +143,41 @@ def test_switched_off_it_asks_nothing(emacs: Emacs) -> None:
     wait_for_ghost(emacs, timeout=WAIT_S)
 
 
+def test_what_is_asked_for_before_the_server_is_there_comes(world: World, tmp_path: Path) -> None:
+    program = tmp_path / "slow"
+    program.write_text('#!/bin/sh\nsleep 3\nexec starfill "$@"\n')
+    program.chmod(0o755)
+    before = f"""(setq starfill-program "{program}" starfill-settings '((trigger . "manual")))"""
+    editor = programs.required(lambda: emacs_package(programs.emacs(), world, tmp_path / "home", before=before))
+    try:
+        place = f"(goto-char (point-min)) (forward-line {LINE}) (forward-char {COLUMN})"
+        editor.lisp(f'(progn (find-file "{world.file("early.py")}") {place} t)')
+        editor.type("with open(")
+        editor.terminal.keys("C-c", "\\")
+        wait_until(lambda: bool(editor.lisp("(eq last-command 'starfill-trigger)")), "the key")
+        assert editor.lisp("(starfill-server-ready-p)") is None, "too late to be early"
+        wait_for_ghost(editor, timeout=WAIT_S)
+    finally:
+        editor.close()
+
+
+def test_what_is_asked_for_while_the_model_loads_comes(world: World, tmp_path: Path) -> None:
+    before = """(setq starfill-settings '((trigger . "manual")))"""
+    editor = programs.required(lambda: emacs_package(programs.emacs(), world, tmp_path / "home", before=before))
+    try:
+        world.kill_engine()
+        with world.held_engine():
+            editor.open(world.file("loading.py"), LINE, COLUMN)
+            editor.type("with open(")
+            editor.terminal.keys("C-c", "\\")
+            wait_until(
+                lambda: editor.lisp("(plist-get starfill-server-status :reason)") == "loading", "a model that loads"
+            )
+        wait_for_ghost(editor, timeout=WAIT_S)
+    finally:
+        editor.close()
+
+
 # -- other clients ---------------------------------------------------------------------------------------------------
 
 
@@ -175,6 +210,15 @@ EDITS = r"""
  (progn (forward-line 1) (transpose-lines 1))
  (progn (narrow-to-region (- (point-max) 20) (point-max)) (goto-char (point-min)) (kill-word 1) (yank) (widen))
  (let ((inhibit-modification-hooks t)) (insert "unseen\n"))
+ (progn (let ((inhibit-modification-hooks t)) (insert "unseen\n")) (insert "and then seen\n"))
+ (progn (insert "seen\n")
+        (let ((inhibit-modification-hooks t)) (upcase-word -1))
+        (insert "unseen of the same size, then seen\n"))
+ (let* ((once t)
+        (other (lambda (&rest _) (when once (setq once nil) (save-excursion (insert "of another hook\n"))))))
+   (add-hook 'after-change-functions other nil t)
+   (insert "with a hook before ours\n")
+   (remove-hook 'after-change-functions other t))
  (progn (undo-boundary) (insert "seen\n") (undo-boundary) (primitive-undo 1 buffer-undo-list))
  (dotimes (_ 300) (insert "many\n"))
  (let ((coding-system-for-write 'utf-8-emacs) (coding-system-for-read 'utf-8))
@@ -183,7 +227,7 @@ EDITS = r"""
    (revert-buffer t t t))
  (insert "last\n"))
 """
-"""Each kind of edit that Emacs tells of in its own way, and one that it does not tell of. Each starts at the top."""
+"""Each kind of edit that Emacs tells of in its own way, and those that it does not tell of. Each starts at the top."""
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
@@ -222,7 +266,7 @@ def test_what_the_server_is_told_is_what_the_buffer_holds(encoding: Encoding, tm
                 whole += 1
         assert mirror.text == step["text"]
         assert "\r" not in mirror.text
-    assert whole == 3, "sent whole: what was not told of, what came in too many pieces, and what was read from disk"
+    assert whole == 6, "sent whole: what was not told of, what came in too many pieces, and what was read from disk"
 
 
 # -- status ----------------------------------------------------------------------------------------------------------
@@ -258,6 +302,21 @@ def test_the_doctor_says_that_all_is_well(emacs: Emacs) -> None:
     assert "server: runs, positions in utf-32" in said
     assert "torch" in said
     assert "WRONG" not in said
+
+
+def test_the_doctor_looks_at_the_model_that_is_configured(tmp_path: Path) -> None:
+    arguments = " ".join(f'"{argument}"' for argument in flags.configured())
+    code = f"""
+(progn
+  (require 'starfill-doctor)
+  (setq starfill-program "{flags.recorder(tmp_path)}" starfill-flags '({arguments}))
+  (starfill-doctor)
+  (with-current-buffer "*starfill doctor*"
+    (with-timeout ({WAIT_S}) (while (not (string-search "That is all." (buffer-string))) (accept-process-output nil 0.1)))))
+"""
+    done = batch("--eval", code, home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "asked").read_text("utf-8").rstrip("\n") == flags.examined()
 
 
 def test_a_missing_program_is_named_with_the_remedy(world: World, tmp_path: Path) -> None:

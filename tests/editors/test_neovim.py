@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.editors import programs
+from tests.editors import flags, programs
 from tests.editors.driver import SETTLE_S, wait_for_ghost
 from tests.editors.neovim import Neovim
 from tests.editors.pages import snippet, with_checkout
@@ -21,9 +21,11 @@ from tests.harness.process import ROOT, wait_until
 BEFORE, AFTER = CODE.split("{}")
 TAIL = AFTER.rstrip("\n")
 PICTURES = ROOT / "out" / "pictures"
+VERSIONS = {"0.12": programs.neovim_0_12, "0.11": programs.neovim_0_11, "0.10": programs.neovim_0_10}
+EACH = pytest.mark.parametrize("program", list(VERSIONS.values()), ids=list(VERSIONS))
 
 
-@pytest.fixture(params=[programs.neovim_0_12, programs.neovim_0_11, programs.neovim_0_10], ids=["0.12", "0.11", "0.10"])
+@pytest.fixture(params=list(VERSIONS.values()), ids=list(VERSIONS))
 def nvim(request: pytest.FixtureRequest, world: World, tmp_path: Path) -> Iterator[Neovim]:
     editor = neovim_plugin(programs.required(request.param), world, tmp_path)
     editor.open(world.file("plugin.py"), LINE, COLUMN)
@@ -71,13 +73,63 @@ def test_dismissed_it_goes_and_the_key_is_itself_again(nvim: Neovim) -> None:
     assert nvim.text().splitlines()[LINE].rstrip() == "    with open("
 
 
-def test_a_mapping_of_the_user_still_works_when_nothing_is_shown(world: World, tmp_path: Path) -> None:
+PUT = 'vim.api.nvim_put({ "mine" }, "c", false, true)'
+
+
+@pytest.mark.parametrize("mapped", ['"mine"', f"function() {PUT} end"], ids=["keys", "function"])
+def test_a_mapping_of_the_user_still_works_when_nothing_is_shown(mapped: str, world: World, tmp_path: Path) -> None:
     program = programs.required(programs.neovim_0_12)
-    editor = neovim_plugin(program, world, tmp_path, before='vim.keymap.set("i", "<Tab>", "mine")')
+    editor = neovim_plugin(program, world, tmp_path, before=f'vim.keymap.set("i", "<Tab>", {mapped})')
     try:
         editor.api.command("Starfill disable")
         editor.api.input("i<Tab>")
         wait_until(lambda: editor.text() == "mine", "what the user mapped")
+    finally:
+        editor.close()
+
+
+def test_interrupted_it_goes_and_the_model_stops(nvim: Neovim, world: World) -> None:
+    nvim.type("with open(")
+    wait_for_ghost(nvim)
+    nvim.api.input("<C-c>")
+    wait_until(lambda: nvim.ghost() == "", "an end of the ghost text")
+    nvim.api.input("o")
+    nvim.type("for name in")
+    wait_until(lambda: "for name in" in nvim.text(), "the typed text")
+    nvim.api.input("<C-c>")
+    world.wait_until_idle()
+    assert nvim.ghost() == ""
+
+
+@EACH
+def test_what_is_asked_for_before_the_server_is_there_comes(
+    program: Callable[[], Path], world: World, tmp_path: Path
+) -> None:
+    setup = '{ cmd = { "sh", "-c", "sleep 3; exec starfill lsp" }, settings = { trigger = "manual" } }'
+    editor = neovim_plugin(programs.required(program), world, tmp_path, setup=setup)
+    try:
+        editor.api.command(f"edit {world.file('early.py')}")
+        editor.api.funcs.cursor(LINE + 1, COLUMN)
+        editor.type("Awith open(")
+        editor.api.input("<M-\\>")
+        assert editor.api.exec_lua("return #vim.lsp.get_clients()") == 0, "too late to be early"
+        wait_for_ghost(editor)
+    finally:
+        editor.close()
+
+
+def test_what_is_asked_for_while_the_model_loads_comes(world: World, tmp_path: Path) -> None:
+    setup = '{ settings = { trigger = "manual" } }'
+    editor = neovim_plugin(programs.required(programs.neovim_0_11), world, tmp_path, setup=setup)
+    try:
+        world.kill_engine()
+        with world.held_engine():
+            editor.open(world.file("loading.py"), LINE, COLUMN)
+            editor.type("with open(")
+            editor.api.input("<M-\\>")
+            reason = "return require('starfill.server').status.reason or ''"
+            wait_until(lambda: editor.api.exec_lua(reason) == "loading", "a model that loads")
+        wait_for_ghost(editor, timeout=60)
     finally:
         editor.close()
 
@@ -112,6 +164,17 @@ def test_health_says_that_all_is_well(nvim: Neovim) -> None:
     assert "server runs" in report
     assert "torch" in report
     assert "ERROR" not in report
+
+
+def test_health_looks_at_the_model_that_is_configured(world: World, tmp_path: Path) -> None:
+    command = ", ".join(f'"{argument}"' for argument in [flags.recorder(tmp_path), "lsp", *flags.configured()])
+    program = programs.required(programs.neovim_0_12)
+    editor = neovim_plugin(program, world, tmp_path, setup=f"{{ cmd = {{ {command} }} }}")
+    try:
+        editor.api.command("checkhealth starfill")
+    finally:
+        editor.close()
+    assert (tmp_path / "asked").read_text("utf-8").rstrip("\n") == flags.examined()
 
 
 def test_a_missing_program_is_named_once(world: World, tmp_path: Path) -> None:

@@ -69,6 +69,29 @@ function M.set(options)
   return M.options
 end
 
+local EXAMINED = {
+  ["--engine"] = true,
+  ["--model"] = true,
+  ["--token-file"] = true,
+  ["--device"] = true,
+  ["--dtype"] = true,
+  ["--kv-memory"] = true,
+}
+
+--- The flags in `cmd` that say what there is to examine.
+---@return string[]
+function M.examined()
+  local found, value = {}, false
+  for _, argument in ipairs(M.options.cmd) do
+    local name = argument:match("^[^=]*")
+    if value or EXAMINED[name] then
+      found[#found + 1] = argument
+    end
+    value = not value and EXAMINED[argument] or false -- `--model X`, where `--model=X` is one
+  end
+  return found
+end
+
 --- Whether suggestions are wanted in this buffer: for its file type, and as long as it is an ordinary file.
 ---@param bufnr integer
 ---@return boolean

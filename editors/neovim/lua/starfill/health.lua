@@ -7,7 +7,8 @@ local M = {}
 local health = vim.health
 
 local function check_doctor(program)
-  local run = vim.system({ program, "doctor", "--json" }, { text = true, timeout = 60000 }):wait()
+  local command = vim.list_extend({ program, "doctor", "--json" }, config.examined())
+  local run = vim.system(command, { text = true, timeout = 60000 }):wait()
   local ok, report = pcall(vim.json.decode, run.stdout or "")
   if not ok then
     return health.error(("`%s doctor` did not answer"):format(program), vim.trim(run.stderr or ""))

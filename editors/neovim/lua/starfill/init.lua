@@ -4,6 +4,7 @@
 --- any other key asks anew. What is drawn always fits the text it is drawn in.
 local config = require("starfill.config")
 local ghost = require("starfill.ghost")
+local menu = require("starfill.menu")
 local server = require("starfill.server")
 local Suggestion = require("starfill.suggestion")
 
@@ -15,15 +16,23 @@ local current
 local cancel
 ---@type string? text, cursor and buffer that were last looked at: typing one key raises several events
 local seen
+---@type string? where the user asked for a suggestion that has not come: whoever asks again asks as invoked
+local invoked_at
 
 local function insert_mode()
   return vim.api.nvim_get_mode().mode:sub(1, 1) == "i"
 end
 
+--- Whether a completion menu is open under which nothing must be shown, nor taken.
+---@return boolean
+local function hidden()
+  return config.options.hide_with_popup and menu.is_open()
+end
+
 local function where()
   local bufnr = vim.api.nvim_get_current_buf()
   local row, column = unpack(vim.api.nvim_win_get_cursor(0))
-  return table.concat({ bufnr, vim.b[bufnr].changedtick, row, column, vim.fn.pumvisible() }, ":")
+  return table.concat({ bufnr, vim.b[bufnr].changedtick, row, column, tostring(hidden()) }, ":")
 end
 
 local function stop_asking()
@@ -40,8 +49,7 @@ local function redraw()
     return nil
   end
   local rest = insert_mode() and current:rest() or nil
-  local hidden = config.options.hide_with_popup and vim.fn.pumvisible() == 1
-  if not rest or rest == "" or hidden then
+  if not rest or rest == "" or hidden() then
     ghost.erase(current.bufnr)
     return rest
   end
@@ -60,6 +68,7 @@ end
 --- Put away the suggestion and whatever is still being asked.
 function M.dismiss()
   stop_asking()
+  invoked_at = nil
   if current then
     ghost.erase(current.bufnr)
     current = nil
@@ -71,14 +80,22 @@ end
 ---@param on_final? fun()
 local function ask(invoked, on_final)
   stop_asking()
+  seen = where() -- events of keys typed before must not ask anew
   local client = server.client(vim.api.nvim_get_current_buf())
   if not client then
-    return M.dismiss()
+    M.dismiss()
+  end
+  invoked_at = invoked and seen or nil
+  if not client then
+    return
   end
   local asked = Suggestion.here()
   cancel = server.request(client, invoked, function(items, final)
     if final then
       cancel = nil
+    end
+    if #items > 0 then
+      invoked_at = nil
     end
     if #items > 0 or final then
       asked.items, asked.final = items, final
@@ -129,7 +146,7 @@ end
 ---@return boolean
 function M.visible()
   local rest = current and insert_mode() and current:rest()
-  return rest ~= nil and rest ~= false and rest ~= ""
+  return rest ~= nil and rest ~= false and rest ~= "" and not hidden()
 end
 
 --- The suggestion that is shown, for other plugins.
@@ -143,7 +160,7 @@ end
 ---@return boolean taken whether there was one
 function M.accept(kind)
   local rest = current and current:rest()
-  if not current or not rest or rest == "" then
+  if not current or not rest or rest == "" or hidden() then
     return false
   end
   local part = Suggestion.part(rest, kind or "all")
@@ -234,8 +251,16 @@ local function attach(event)
 end
 
 --- What was typed while nobody could answer is asked now.
-local function catch_up()
-  if not M.visible() then
+---@param attached boolean whether the server is a new one, which answers nothing that was asked before
+local function catch_up(attached)
+  if M.visible() then
+    return
+  end
+  if insert_mode() and invoked_at == where() then
+    if attached or not cancel then
+      ask(true)
+    end
+  else
     seen = nil
     changed()
   end
@@ -257,18 +282,31 @@ local function listen()
     attach()
     changed()
   end)
-  on({ "TextChangedI", "TextChangedP", "CursorMovedI", "CompleteChanged", "CompleteDone" }, function()
+  local function soon()
     -- Within CompleteChanged the text must not be looked at yet.
     vim.schedule(changed)
+  end
+  on({ "TextChangedI", "TextChangedP", "CursorMovedI", "CompleteChanged", "CompleteDone" }, function()
+    menu.watch(soon)
+    soon()
   end)
+  on("User", soon, { "BlinkCmpMenuOpen", "BlinkCmpMenuClose" })
   on({ "InsertLeave", "BufLeave" }, M.dismiss)
+  -- Ctrl-C leaves insert mode without InsertLeave. A command line within it (<C-r>=) does not leave it.
+  on({ "ModeChanged", "CursorMoved" }, function()
+    if (current or cancel) and not vim.api.nvim_get_mode().mode:find("^[ic]") then
+      M.dismiss()
+    end
+  end)
   on("LspAttach", function(event)
     local client = vim.lsp.get_client_by_id(event.data.client_id)
     if client and client.name == "starfill" and event.buf == vim.api.nvim_get_current_buf() then
-      catch_up()
+      catch_up(true)
     end
   end)
-  on("User", catch_up, "StarfillReady")
+  on("User", function()
+    catch_up(false)
+  end, "StarfillReady")
   on("ColorScheme", highlights)
   on("VimLeavePre", server.stop)
 end

@@ -21,7 +21,9 @@ local function otherwise(key)
       local keys = map.callback() or ""
       return map.replace_keycodes == 1 and vim.keycode(keys) or keys
     end
-    return vim.keycode(("<Cmd>lua require('starfill.keymap').call(%q)<CR>"):format(key))
+    -- The key's name stands within keys: its bracket must stay one.
+    local name = key:gsub("<", "<lt>")
+    return vim.keycode(("<Cmd>lua require('starfill.keymap').call(%q)<CR>"):format(name))
   end
   if map.expr == 1 then
     return vim.keycode(vim.api.nvim_eval(map.rhs))

@@ -5,6 +5,10 @@ local M = {}
 
 local METHOD = "textDocument/inlineCompletion"
 
+--- What stands in a project's root. A repository counts before a package within it.
+local REPOSITORY = { ".git", ".hg", ".jj" }
+local PROJECT = { "pyproject.toml", "package.json", "go.mod", "Cargo.toml" }
+
 ---@class starfill.Status
 ---@field kind "Normal"|"Warning"|"Error"|"Inactive"
 ---@field message string
@@ -17,6 +21,8 @@ M.status = { kind = "Inactive", message = "not started", busy = false }
 ---@type table<string, fun(items: table[])> who waits for the partial results of which token
 local listeners = {}
 local tokens = 0
+---@type lsp.WorkspaceFolder[] folders that a server which is starting is yet to be told of
+local untold = {}
 
 local function set_status(status)
   M.status = status
@@ -39,9 +45,49 @@ local function capabilities()
   return made
 end
 
-local function client_config()
+--- The project that a buffer's file is in, as the protocol has it.
+---@param bufnr integer
+---@return lsp.WorkspaceFolder?
+local function folder_of(bufnr)
+  local name = vim.api.nvim_buf_get_name(bufnr)
+  if name == "" or name:find("^%a[%w+.-]+://") then
+    return nil
+  end
+  local above = { upward = true, path = vim.fs.dirname(name) }
+  local mark = vim.fs.find(REPOSITORY, above)[1] or vim.fs.find(PROJECT, above)[1]
+  local root = mark and vim.fs.dirname(mark)
+  return root and { uri = vim.uri_from_fname(root), name = root }
+end
+
+---@param client vim.lsp.Client
+---@param folders lsp.WorkspaceFolder[]
+local function tell_folders(client, folders)
+  M.call(client, "notify", "workspace/didChangeWorkspaceFolders", { event = { added = folders, removed = {} } })
+end
+
+--- Have a client that runs already know one more project.
+---@param client vim.lsp.Client
+---@param folder lsp.WorkspaceFolder?
+local function add_folder(client, folder)
+  local known = client.workspace_folders or {}
+  if not folder or vim.tbl_contains(vim.tbl_map(function(each)
+    return each.uri
+  end, known), folder.uri) then
+    return
+  end
+  client.workspace_folders = vim.list_extend({ folder }, known)
+  if client.initialized then
+    tell_folders(client, { folder })
+  else
+    untold[#untold + 1] = folder
+  end
+end
+
+---@param folder lsp.WorkspaceFolder?
+local function client_config(folder)
   return {
     name = "starfill",
+    workspace_folders = folder and { folder },
     cmd = config.options.cmd,
     capabilities = capabilities(),
     init_options = { starfill = vim.tbl_extend("force", config.options.settings, { status = true, answers = true }) },
@@ -59,12 +105,17 @@ local function client_config()
         end
       end,
     },
-    on_init = function()
+    on_init = function(client)
+      if #untold > 0 then
+        tell_folders(client, untold)
+        untold = {}
+      end
       set_status({ kind = "Normal", message = "", busy = false })
     end,
     on_exit = function(code)
       vim.schedule(function()
         listeners = {}
+        untold = {}
         set_status({ kind = code == 0 and "Inactive" or "Error", message = "server ended with code " .. code, busy = false })
       end)
     end,
@@ -92,10 +143,15 @@ function M.attach(bufnr)
     end
     return
   end
-  vim.lsp.start(client_config(), {
+  local folder = folder_of(bufnr)
+  vim.lsp.start(client_config(folder), {
     bufnr = bufnr,
     reuse_client = function(client)
-      return client.name == "starfill" and not M.call(client, "is_stopped")
+      local ours = client.name == "starfill" and not M.call(client, "is_stopped")
+      if ours then
+        add_folder(client, folder) -- before the server hears of the document
+      end
+      return ours
     end,
   })
 end
