@@ -12,7 +12,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,14 @@ import psutil
 from engine import __version__, paths, registry
 from engine.backends import LIBRARY_REMEDY, library_serves, library_version
 from engine.errors import StarfillError
+from engine.finding import Finding
 from engine.models import STARTER
 from engine.sizes import human_size
 from engine.standing import describe
 from engine.transformers_backend.families import FAMILIES
+from engine.wanted import Wanted, examine_wanted
+
+__all__ = ["Finding", "Wanted", "examine"]
 
 _PROBE_SECONDS = 120
 _PROBE = """
@@ -44,24 +48,11 @@ _ADAPTER = "adapter_config.json"
 _NEEDED_DISK = 2**26
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check: what was seen, and what to do when it is not well."""
-
-    name: str
-    ok: bool
-    detail: str
-    remedy: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
-
-
-def examine() -> list[Finding]:
-    """Every check, in the order in which things are needed."""
+def examine(wanted: Wanted | None = None) -> list[Finding]:
+    """Every check, in the order in which things are needed. `wanted` is the engine that completions come from."""
     checks: list[Callable[[], Iterator[Finding]]] = [
-        _python, _torch, _transformers, _starter, _models, _settings, _folders, _stale, _command, _memory, _disk, _engines,
+        _python, _torch, _transformers, _starter, _models, _settings, _folders, _stale, _command, _memory, _disk,
+        partial(examine_wanted, wanted or Wanted()), _engines,
     ]  # fmt: skip
     return [finding for check in checks for finding in check()]
 

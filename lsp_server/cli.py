@@ -161,11 +161,22 @@ def evaluate(
 
 
 @app.command()
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Check the installation and say what to do about what is wrong."""
+def doctor(
+    engine: Engine = None,
+    model: Model = None,
+    token_file: TokenFile = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16, float16, int8 or int4.")] = None,
+    kv_memory: Annotated[str | None, typer.Option(help="Memory for KV slots.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check the installation, and the engine that these flags of `lsp` mean, and say what to do about what is wrong."""
     from engine.doctor import examine
+    from lsp_server.once import wanted_engine
 
-    findings = examine()
+    with reported():
+        flags = _flags(engine, model, token_file) | {"device": device, "dtype": dtype, "kv_memory": kv_memory}
+        findings = examine(wanted_engine(flags))
     if as_json:
         typer.echo(json.dumps([finding.as_dict() for finding in findings]))
     else:

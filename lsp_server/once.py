@@ -1,4 +1,4 @@
-"""The pipeline for one request from the command line: `starfill complete` and `starfill generate`."""
+"""The pipeline for one request from the command line: `starfill complete` and `starfill generate`; what `doctor` is about."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine import paths
 from engine.api import CompletionRequest, Extension
 from engine.errors import StarfillError
 from engine.models import STARTER_ID, locate
+from engine.sizes import parse_size
 from lsp_server.attribution.attributor import Attributor
 from lsp_server.buffer import Buffer, Position
 from lsp_server.completer import Completer
@@ -21,10 +24,14 @@ from lsp_server.engines import connect
 from lsp_server.privacy.admission import Admission
 from lsp_server.privacy.uris import local_path
 from lsp_server.rules.languages import by_path
-from lsp_server.settings import Settings, load_settings
+from lsp_server.settings import Settings, load_settings, read_token
+from lsp_server.settings.sources import merged, read_flags
 from lsp_server.state.ask import Surroundings
 from lsp_server.state.outcome import Item, Outcome
 from lsp_server.window import window_at
+
+if TYPE_CHECKING:
+    from engine.doctor import Wanted
 
 FILL_HERE = "<FILL_HERE>"
 
@@ -92,6 +99,21 @@ async def stream_text(
         for item in outcome.items:
             show(item.text)
     return outcome
+
+
+def wanted_engine(flags: Mapping[str, Any]) -> Wanted:
+    """The engine that a language server with these flags would use, for `starfill doctor`; StarfillError for a wrong flag."""
+    from engine.doctor import Wanted
+
+    given = read_flags(flags)
+    try:
+        settings = load_settings(flags)
+    except StarfillError:
+        settings = merged((given,))  # the file is broken, which is a finding of its own
+    wanted = Wanted(
+        settings.engine, settings.model, settings.device, settings.dtype, token=partial(read_token, settings)
+    )
+    return wanted if settings.kv_memory is None else replace(wanted, kv_memory=parse_size(settings.kv_memory))
 
 
 def _attributor(settings: Settings) -> Attributor:

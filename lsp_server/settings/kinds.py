@@ -7,6 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+_GLOB = r"(?![!#])[ /]*[^ /\n][^\n]*"
+"""A glob that says something, in the words of both Python and JSON schemas: editors leave out those that are none."""
+
+_LONGEST_GLOB = 1_000
+
 
 class Kind(Protocol):
     """One kind of value."""
@@ -160,7 +165,7 @@ class Globs:
         """See `Kind`."""
         if not isinstance(value, list | tuple) or not all(isinstance(glob, str) for glob in value):
             raise ValueError
-        if any(not glob.strip(" /") or glob[0] in "!#" or len(glob) > 1_000 or "\n" in glob for glob in value):
+        if not all(re.fullmatch(_GLOB, glob) and len(glob) <= _LONGEST_GLOB for glob in value):
             raise ValueError
         return tuple(value)
 
@@ -170,7 +175,7 @@ class Globs:
 
     def schema(self) -> dict[str, Any]:
         """See `Kind`."""
-        return {"type": "array", "items": {"type": "string"}}
+        return {"type": "array", "items": {"type": "string", "pattern": f"^{_GLOB}$", "maxLength": _LONGEST_GLOB}}
 
 
 class Switches:

@@ -15,7 +15,6 @@ END: Final = "<!-- end of settings -->"
 _WHO = {
     Scope.MACHINE: "flag, file",
     Scope.WINDOW: "flag, editor, file",
-    Scope.RESOURCE: "flag, editor, file",
 }
 
 

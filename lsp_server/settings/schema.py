@@ -16,9 +16,7 @@ class Scope(StrEnum):
     MACHINE = "machine"
     """Flags and the user's own file alone: it reaches a path, an argument or an address, or takes protection away."""
     WINDOW = "window"
-    """An editor too, for all of its documents."""
-    RESOURCE = "resource"
-    """An editor too, folder by folder where it can."""
+    """An editor too, for all of its documents: a server has one set of settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +49,18 @@ class Settings:
     """Everything that can be set, after precedence."""
 
     # what may be completed
-    enabled: bool = _setting(True, Switch(), Scope.RESOURCE, "Whether anything is completed at all.")
+    enabled: bool = _setting(True, Switch(), Scope.WINDOW, "Whether anything is completed at all.")
     languages: Mapping[str, bool] = _setting(
         {},
         Switches(),
-        Scope.RESOURCE,
+        Scope.WINDOW,
         'Languages switched off and on, by LSP language id: `{markdown = false}`; `"*" = false` leaves only those on that '
         "are named.",
     )
     exclude: tuple[str, ...] = _setting(
         (),
         Globs(),
-        Scope.RESOURCE,
+        Scope.WINDOW,
         "Files of which nothing is sent, as globs like those in .gitignore, such as `**/secrets/**`; `~/` is the home "
         "folder. Sources add up.",
     )
@@ -76,17 +74,17 @@ class Settings:
     max_file_bytes: int = _setting(
         16 * 2**20,
         Whole(1_024, 64 * 2**20),
-        Scope.RESOURCE,
+        Scope.WINDOW,
         "Largest document that is completed, in bytes of UTF-8.",
     )
     max_line_length: int = _setting(
-        20_000, Whole(80, 1_000_000), Scope.RESOURCE, "Longest line in which is completed, in characters."
+        20_000, Whole(80, 1_000_000), Scope.WINDOW, "Longest line in which is completed, in characters."
     )
     # when and how
     trigger: Literal["auto", "manual"] = _setting(
         "auto",
         Choice(("auto", "manual")),
-        Scope.RESOURCE,
+        Scope.WINDOW,
         "Whether completions come while you type, or only when they are invoked by hand.",
     )
     completion: Literal["auto", "on", "off"] = _setting(
@@ -96,11 +94,11 @@ class Settings:
         "Whether completions also stand in the completion menu (`textDocument/completion`): auto means in editors without "
         "inline completion. Read once, when the editor connects.",
     )
-    max_tokens: int = _setting(64, Whole(1, 1_024), Scope.RESOURCE, "Longest completion, in tokens.")
+    max_tokens: int = _setting(64, Whole(1, 1_024), Scope.WINDOW, "Longest completion, in tokens.")
     candidates: int = _setting(
         3,
         Whole(1, 8),
-        Scope.RESOURCE,
+        Scope.WINDOW,
         "How many alternatives there are to cycle through when a completion is invoked again where one is shown.",
     )
     min_confidence: int | Literal["auto"] = _setting(

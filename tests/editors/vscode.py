@@ -33,8 +33,13 @@ SETTINGS = {
     "chat.disableAIFeatures": True,
 }
 
-KEYS = {"starfill.trigger": "F6", "starfill.next": "F7", "starfill.previous": "F8"}
-"""What the user has put commands on that have no keys of their own."""
+KEYS = {
+    "starfill.trigger": "F6",
+    "starfill.next": "F7",
+    "starfill.previous": "F8",
+    "editor.action.inlineSuggest.trigger": "F9",
+}
+"""What the user has put commands on."""
 
 _STARTS_MS = 120_000
 """How long the page may take for something, on a machine that has much else to do."""
@@ -95,6 +100,11 @@ class CodeServer:
             file = self._settings / scope / "settings.json"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(settings))
+
+    def users(self) -> dict[str, Any]:
+        """What the user sets now, wherever the editor has written it."""
+        files = [self._settings / scope / "settings.json" for scope in ("User", "Machine")]
+        return {name: value for file in files for name, value in json.loads(file.read_text("utf-8")).items()}
 
     @contextmanager
     def running_with(self, window: VSCode, world: World, machine: Mapping[str, Any]) -> Iterator[None]:

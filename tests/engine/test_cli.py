@@ -162,7 +162,7 @@ def test_doctor_finds_this_installation_well(home: Path) -> None:
     names = {finding["name"] for finding in findings}
     assert names == {
         "python", "torch", "transformers", "gpu", "threads", "starter model", "models", "settings", "folders", "stale files",
-        "command", "memory", "disk", "engines",
+        "command", "memory", "disk", "model", "device", "engines",
     }  # fmt: skip
     assert all(finding["ok"] for finding in findings), findings
     assert done.returncode == 0

@@ -17,6 +17,7 @@ from engine.backends import choose_backend
 from engine.errors import CheckpointError, DeviceError, StarfillError
 from engine.loading import LoadOptions, load
 from engine.models import ModelSource
+from engine.prospect import foresee
 from engine.transformers_backend.loading import window_that_fits
 from tests.harness.checkpoints import make_checkpoint
 from tests.harness.families import (
@@ -243,6 +244,16 @@ def test_what_neither_backend_can_do_is_refused_with_the_remedy(home: Path, tmp_
             load(LoadOptions(ModelSource("m", qwen), device="cpu", dtype=dtype))
     with pytest.raises(DeviceError, match=r"--kv-memory 4 KiB holds no window of 512 tokens"):
         load(LoadOptions(ModelSource("m", qwen), device="cpu", kv_memory=4096))
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "starcoder"])
+def test_what_the_doctor_foresees_is_what_is_loaded(home: Path, tmp_path: Path, kind: str) -> None:
+    directory = make_checkpoint(tmp_path / "s") if kind == "starcoder" else _made(home, kind)
+    loaded = load(LoadOptions(ModelSource("m", directory), device="cpu", kv_memory=2**26))
+    found = foresee(directory, "cpu", "auto", 2**26)
+    assert found == {
+        "backend": loaded.backend, "device": loaded.device, "dtype": loaded.dtype, "reason": loaded.why,
+    }  # fmt: skip
 
 
 def test_without_the_library_the_remedy_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,7 +96,7 @@ def test_a_command_that_is_not_on_the_path(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_people_read_marks_and_remedies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        doctor, "examine", lambda: [Finding("a", True, "fine", "x"), Finding("b", False, "bad", "do y")]
+        doctor, "examine", lambda wanted: [Finding("a", True, "fine", "x"), Finding("b", False, "bad", "do y")]
     )
     done = CliRunner().invoke(app, ["doctor"])
     assert done.exit_code == 1

@@ -62,7 +62,7 @@ def test_the_schema_allows_what_is_allowed() -> None:
 def test_vscode_gets_types_defaults_and_scopes() -> None:
     made = vscode()
     properties = made["properties"]
-    assert properties["starfill.maxTokens"]["scope"] == "resource"
+    assert properties["starfill.maxTokens"]["scope"] == "window"
     assert properties["starfill.model"] == {
         "type": ["string", "null"],
         "default": None,

@@ -8,27 +8,35 @@ import type { Server } from './server';
 import type { Settings } from './settings';
 import type { StatusBar } from './status';
 
+/** The doctor itself gives each of two looks at a driver that may hang two minutes. */
+const DOCTOR_MS = 300_000;
+
 interface Choice extends vscode.QuickPickItem {
 	command: string;
 }
 
 export function registerCommands(server: Server, settings: Settings, bar: StatusBar): vscode.Disposable[] {
 	const commands: Record<string, () => unknown> = {
-		'starfill.toggle': async () => say(`completions are ${onOff(await settings.toggle())}`),
+		'starfill.toggle': async () => {
+			await settings.toggle();
+			say(`completions are ${onOff(settings.enabled)}`);
+		},
 		'starfill.toggleLanguage': async () => {
 			const language = vscode.window.activeTextEditor?.document.languageId;
 			if (language === undefined) {
 				return say('open a file to switch its language');
 			}
-			return say(`completions for ${language} are ${onOff(await settings.toggleLanguage(language))}`);
+			await settings.toggleLanguage(language);
+			const all = settings.enabled ? '' : ', but all completions are off';
+			return say(`completions for ${language} are ${onOff(settings.speaks(language))}${all}`);
 		},
-		'starfill.trigger': () => vscode.commands.executeCommand('editor.action.inlineSuggest.trigger'),
-		'starfill.next': () => vscode.commands.executeCommand('editor.action.inlineSuggest.showNext'),
-		'starfill.previous': () => vscode.commands.executeCommand('editor.action.inlineSuggest.showPrevious'),
+		'starfill.trigger': () => server.streaming.trigger(),
+		'starfill.next': () => server.streaming.cycle('editor.action.inlineSuggest.showNext'),
+		'starfill.previous': () => server.streaming.cycle('editor.action.inlineSuggest.showPrevious'),
 		'starfill.switchModel': () => switchModel(server, settings),
 		'starfill.rewriteSelection': () => rewriteSelection(server),
 		'starfill.showStatus': () => showStatus(server, bar),
-		'starfill.doctor': () => showDoctor(server),
+		'starfill.doctor': () => showDoctor(server, settings),
 		'starfill.log': () => server.log.show(),
 		'starfill.restart': () => server.restart(true),
 		'starfill.menu': () => showMenu(bar),
@@ -80,8 +88,10 @@ async function showStatus(server: Server, bar: StatusBar): Promise<void> {
 	await showText(JSON.stringify({ message: bar.line, ...(status as object | undefined) }, null, 2), 'json');
 }
 
-async function showDoctor(server: Server): Promise<void> {
-	const text = await output(server.executable, ['doctor']);
+async function showDoctor(server: Server, settings: Settings): Promise<void> {
+	const examining = output(server.executable, ['doctor', ...settings.doctorFlags], DOCTOR_MS);
+	vscode.window.setStatusBarMessage('starfill: looking at everything', examining);
+	const text = await examining;
 	if (text !== undefined) {
 		await showText(text, 'plaintext');
 	}

@@ -3,13 +3,7 @@
 // Settings of machine scope decide what is read, run and contacted: they go as flags, and only from where a repository
 // cannot write. The server refuses them in messages.
 
-export interface Inspected {
-	globalValue?: unknown;
-	workspaceValue?: unknown;
-	workspaceFolderValue?: unknown;
-}
-
-export type Inspect = (name: string) => Inspected | undefined;
+import { inForce, type Inspect, type Property } from './layers';
 
 /** `tokenFile` -> `token_file` */
 export function snakeCase(name: string): string {
@@ -34,12 +28,11 @@ export function machineFlags(names: readonly string[], inspect: Inspect): string
 }
 
 /** The other settings, under the server's names, as far as the user or the workspace has set them. */
-export function editorSettings(names: readonly string[], inspect: Inspect): Record<string, unknown> {
+export function editorSettings(properties: Readonly<Record<string, Property>>, inspect: Inspect): Record<string, unknown> {
 	const settings: Record<string, unknown> = {};
-	for (const name of names) {
-		const found = inspect(name);
-		const value = found?.workspaceFolderValue ?? found?.workspaceValue ?? found?.globalValue;
-		if (value !== undefined && value !== null) {
+	for (const [name, property] of Object.entries(properties)) {
+		const value = inForce(property, inspect(name));
+		if (value !== undefined) {
 			settings[snakeCase(name)] = value;
 		}
 	}

@@ -9,13 +9,13 @@ const run = promisify(execFile);
 const RUN_MS = 60_000;
 
 /** What it prints when it is run with some arguments; undefined if there is no program. */
-export async function output(program: string | undefined, args: string[]): Promise<string | undefined> {
+export async function output(program: string | undefined, args: string[], timeout = RUN_MS): Promise<string | undefined> {
 	if (program === undefined) {
 		void vscode.window.showWarningMessage('starfill: the program was not found');
 		return undefined;
 	}
 	try {
-		return (await run(program, args, { timeout: RUN_MS })).stdout;
+		return (await run(program, args, { timeout })).stdout;
 	} catch (error) {
 		// A doctor with findings ends with an exit code; what it found is on its output.
 		const { stdout, message } = error as { stdout?: string; message: string };

@@ -19,7 +19,7 @@ export class Server implements vscode.Disposable {
 	private client: LanguageClient | undefined;
 	/** Starts and stops one after the other, whatever happens in between. */
 	private queue: Promise<void> = Promise.resolve();
-	private readonly streaming = new Streaming();
+	readonly streaming = new Streaming();
 
 	constructor(
 		private readonly settings: Settings,

@@ -2,22 +2,33 @@
 
 import * as vscode from 'vscode';
 
-import { editorSettings, machineFlags, type Inspect } from './flags';
+import { editorSettings, machineFlags } from './flags';
+import { decides, type Inspect, type Property, type Source, withEntry } from './layers';
 
 export const SECTION = 'starfill';
 const EXECUTABLE = 'server.path';
+/** The settings that are flags of `starfill doctor` too: those that say which engine completes. */
+const OF_THE_ENGINE = ['engine', 'model', 'tokenFile', 'device', 'dtype', 'kvMemory'];
+const TARGETS: Record<Source, vscode.ConfigurationTarget> = {
+	user: vscode.ConfigurationTarget.Global,
+	workspace: vscode.ConfigurationTarget.Workspace,
+};
 
 export class Settings {
 	private readonly machine: string[] = [];
-	private readonly others: string[] = [];
+	private readonly others: Record<string, Property> = {};
 
-	constructor(manifest: { contributes: { configuration: { properties: Record<string, { scope?: string }> } } }) {
+	constructor(manifest: { contributes: { configuration: { properties: Record<string, Property> } } }) {
 		for (const [key, property] of Object.entries(manifest.contributes.configuration.properties)) {
 			const name = key.slice(SECTION.length + 1);
 			if (name.startsWith('server.')) {
 				continue; // the extension's own
 			}
-			(property.scope === 'machine' ? this.machine : this.others).push(name);
+			if (property.scope === 'machine') {
+				this.machine.push(name);
+			} else {
+				this.others[name] = property;
+			}
 		}
 	}
 
@@ -38,6 +49,11 @@ export class Settings {
 		return machineFlags(this.machine, this.inspect);
 	}
 
+	/** Those of them that `starfill doctor` has too, so that it examines what is in use. */
+	get doctorFlags(): string[] {
+		return machineFlags(OF_THE_ENGINE, this.inspect);
+	}
+
 	/** What is sent to the server. */
 	get sent(): Record<string, unknown> {
 		return editorSettings(this.others, this.inspect);
@@ -48,41 +64,49 @@ export class Settings {
 		return JSON.stringify([this.executable, this.flags]);
 	}
 
+	/** Whether anything is completed at all. */
+	get enabled(): boolean {
+		return this.sent['enabled'] !== false;
+	}
+
+	/** Whether a language is completed, as far as that is said of languages. */
+	speaks(language: string): boolean {
+		const languages = (this.sent['languages'] ?? {}) as Record<string, boolean>;
+		return languages[language] ?? languages['*'] ?? true;
+	}
+
 	/** What is switched off for a document, in words; undefined if nothing is. */
 	off(document: vscode.TextDocument | undefined): string | undefined {
-		const configuration = vscode.workspace.getConfiguration(SECTION, document);
-		if (!configuration.get<boolean>('enabled', true)) {
+		if (!this.enabled) {
 			return 'switched off';
 		}
-		const languages = configuration.get<Record<string, boolean>>('languages', {});
-		const language = document?.languageId;
-		if (language !== undefined && !(languages[language] ?? languages['*'] ?? true)) {
-			return `switched off for ${language}`;
+		if (document !== undefined && !this.speaks(document.languageId)) {
+			return `switched off for ${document.languageId}`;
 		}
-		return configuration.get<string>('trigger') === 'manual' ? 'only when asked for' : undefined;
+		return this.sent['trigger'] === 'manual' ? 'only when asked for' : undefined;
 	}
 
-	/** Switch completions on or off, for the user. */
-	async toggle(): Promise<boolean> {
-		const configuration = vscode.workspace.getConfiguration(SECTION);
-		const enabled = !configuration.get<boolean>('enabled', true);
-		await configuration.update('enabled', enabled, vscode.ConfigurationTarget.Global);
-		return enabled;
+	/** Switch completions on or off, in the user's settings or in the workspace's if those decide. */
+	async toggle(): Promise<void> {
+		const target = TARGETS[decides(this.property('enabled'), this.inspect('enabled'))];
+		await vscode.workspace.getConfiguration(SECTION).update('enabled', !this.enabled, target);
 	}
 
-	/** Switch one language on or off, for the user. */
-	async toggleLanguage(language: string): Promise<boolean> {
-		const configuration = vscode.workspace.getConfiguration(SECTION);
-		const languages = { ...configuration.get<Record<string, boolean>>('languages', {}) };
-		const enabled = !(languages[language] ?? languages['*'] ?? true);
-		languages[language] = enabled;
-		await configuration.update('languages', languages, vscode.ConfigurationTarget.Global);
-		return enabled;
+	/** Switch one language on or off, where it is decided. */
+	async toggleLanguage(language: string): Promise<void> {
+		const found = this.inspect('languages');
+		const source = decides(this.property('languages'), found, language);
+		const table = withEntry(found, source, language, !this.speaks(language));
+		await vscode.workspace.getConfiguration(SECTION).update('languages', table, TARGETS[source]);
 	}
 
 	/** Choose the model, for the user; undefined is the one that starfill comes with. */
 	async chooseModel(model: string | undefined): Promise<void> {
 		await vscode.workspace.getConfiguration(SECTION).update('model', model, vscode.ConfigurationTarget.Global);
+	}
+
+	private property(name: string): Property {
+		return this.others[name] ?? {};
 	}
 
 	private readonly inspect: Inspect = (name) => vscode.workspace.getConfiguration(SECTION).inspect(name);
