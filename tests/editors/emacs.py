@@ -75,7 +75,13 @@ class Emacs:
 
     def leave(self) -> None:
         self.terminal.keys("C-g")
-        self.terminal.keys("C-l")
+
+        def read() -> bool:
+            """Emacs throws away keys that came while it took the C-g."""
+            self.terminal.keys("C-l")
+            return bool(self.lisp('(format "%s" last-command)') == "recenter-top-bottom")
+
+        wait_until(read, "an end of the keys")
 
     def text(self) -> str:
         text: str = self.lisp("(buffer-substring-no-properties (point-min) (point-max))")
