@@ -65,6 +65,8 @@ def serve(message_id: Any, method: str, params: Any) -> None:
             send(id=message_id, result=1, error={"code": 1, "message": "m"})
         case "die":
             print("last words", file=sys.stderr, flush=True)
+            os.close(1)  # a process ends some time after its output
+            time.sleep(0.3)
             os._exit(3)
         case "junk":
             write(b"print() debugging\n")

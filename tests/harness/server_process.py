@@ -135,6 +135,12 @@ class ServerProcess:
             self._on_violation("the server's stdout outlived the server: a child process of it holds the pipe")
         return self._process.returncode
 
+    async def status_at_last(self) -> int | None:
+        """The exit status, None while the process runs; one that has closed its output is given a moment to end."""
+        if self.ended and self._process.poll() is None:
+            await self._ends_within(_LINGER_S)
+        return self.returncode
+
     async def _ends_within(self, timeout: float) -> bool:
         loop, ended, handle = asyncio.get_running_loop(), asyncio.Event(), os.pidfd_open(self.pid)
         loop.add_reader(handle, ended.set)
@@ -151,9 +157,7 @@ class ServerProcess:
 
     async def reap(self) -> None:
         """End whatever is left of the process group that started here; never fails."""
-        if self._readers and self._readers[0].done() and self._process.poll() is None:
-            await self._ends_within(_LINGER_S)  # it has said its last, and is about to end by itself
-        if self._process.poll() is None or not all(task.done() for task in self._readers):
+        if await self.status_at_last() is None or not all(task.done() for task in self._readers):
             self._log.add("***", "killed the server, or what it left of its process group")
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)

@@ -221,8 +221,8 @@ class Session:
         problems: list[str] = []
         self._server.reading.set()
         try:
-            if self.returncode is not None and not self._dismissed:
-                problems.append(f"the server ended by itself, with status {self.returncode}")
+            if (status := await self._server.status_at_last()) is not None and not self._dismissed:
+                problems.append(f"the server ended by itself, with status {status}")
             await self._leave()
         except SessionError as failure:
             problems.append(failure.problem)
