@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,9 +23,38 @@ Open = Callable[[], Editor]
 """Opens one more window."""
 
 
+GROUPS = {"vscode": "vscode", "neovim": "neovim", "test_together": "neovim"}
+"""Which tests run in the same one of several processes, by what is in their names; all others run in any.
+
+There is one Visual Studio Code at a time, and playwright leaves an event loop running in its thread, beside which pynvim
+starts none.
+"""
+
+_SAID = 20  # lines of a server's log that are shown beside a failure
+
+
+def _group(item: pytest.Item) -> str | None:
+    return next((group for name, group in GROUPS.items() if name in item.nodeid), None)
+
+
+@pytest.hookimpl(tryfirst=True)  # what hands tests out to processes looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Visual Studio Code last: playwright leaves an event loop running in this thread, beside which pynvim starts none."""
-    items.sort(key=lambda item: "vscode" in item.nodeid)
+    """Mark what belongs together; Visual Studio Code is last where there is one process for all."""
+    items.sort(key=lambda item: _group(item) == "vscode")
+    for item in items:
+        if group := _group(item):
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure shows what the language servers said last."""
+    report = yield
+    world = getattr(item, "funcargs", {}).get("world")
+    if report.failed and isinstance(world, World):
+        for file, messages in sorted(world.logs().items(), key=lambda log: log[0].stat().st_mtime)[-2:]:
+            report.sections.append((file.name, "\n".join(messages[-_SAID:])))
+    return report
 
 
 @pytest.fixture(scope="session")
