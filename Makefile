@@ -47,7 +47,7 @@ test-alone: $(STAMP)
 
 test-editors: $(EDITORS) ## end to end in real editors, which it installs into .editors
 	$(BIN)/python -m tests.editors.programs
-	$(BIN)/python -m pytest -n logical --maxprocesses 2 --dist loadgroup tests/editors
+	$(BIN)/python -m pytest -n logical --maxprocesses 2 tests/editors
 
 test-all: $(EDITORS) check ## everything, the slow tests too; a missing editor is an error
 	$(BIN)/python -m tests.editors.programs

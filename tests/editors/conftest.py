@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.editors import programs
 from tests.editors.driver import Editor
@@ -33,17 +35,25 @@ starts none.
 _SAID = 20  # lines of a server's log that are shown beside a failure
 
 
-def _group(item: pytest.Item) -> str | None:
-    return next((group for name, group in GROUPS.items() if name in item.nodeid), None)
+def _group(test: str) -> str:
+    return next((group for name, group in GROUPS.items() if name in test), test)
 
 
-@pytest.hookimpl(tryfirst=True)  # what hands tests out to processes looks at the marks
+class ByEditor(LoadScopeScheduling):
+    """Hands a group of tests to one process, the largest groups first."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByEditor:
+    """Who hands the tests out."""
+    return ByEditor(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what belongs together; Visual Studio Code is last where there is one process for all."""
-    items.sort(key=lambda item: _group(item) == "vscode")
-    for item in items:
-        if group := _group(item):
-            item.add_marker(pytest.mark.xdist_group(group))
+    """Visual Studio Code last where there is one process for all."""
+    items.sort(key=lambda item: _group(item.nodeid) == "vscode")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -260,6 +260,7 @@ def test_a_model_is_downloaded_when_its_terms_are_accepted_and_is_in_use_then(
             editor.run("starfill: Switch Model", stays=True)
             wait_until(lambda: f"now: {ID}" in editor.asked(), "the model in use", timeout=WAIT_S)
             editor.page.keyboard.press("Escape")
+    world.kill_engine()  # two by now, one with that model
 
 
 def test_the_tests_of_its_pure_parts_pass() -> None:

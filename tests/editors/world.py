@@ -136,9 +136,10 @@ class World:
                     os.kill(pid, signal.SIGCONT)
 
     def running(self) -> float:
-        """Generations that the engine is at."""
-        (record,) = engine_records(self.home)
-        return read_metrics(Path(record["socket"])).value("starfill_running")
+        """Generations that engines are at."""
+        alive = self.engines()
+        sockets = [Path(record["socket"]) for record in engine_records(self.home) if record["pid"] in alive]
+        return sum(read_metrics(socket).value("starfill_running") for socket in sockets)
 
     def wait_until_idle(self) -> None:
         """The engine computes nothing for anybody."""
