@@ -112,7 +112,9 @@ def evaluate(
     engine: Engine = None,
     model: Model = None,
     token_file: TokenFile = None,
-    holes: Annotated[int, typer.Option(min=1, help="How many.")] = 200,
+    holes: Annotated[
+        int | None, typer.Option(min=1, help="How many; 200 if left out, of a suite all.", show_default=False)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Another seed, other holes.")] = 0,
     kind: Annotated[list[str] | None, typer.Option(help="Only these kinds of holes.")] = None,
     language: Annotated[list[str] | None, typer.Option(help="Only files of these languages.")] = None,
@@ -125,7 +127,14 @@ def evaluate(
     svg: Annotated[Path | None, typer.Option(help="Draw where it gains.")] = None,
     recording: Annotated[Path | None, typer.Option(help="Keep whole generations here, and use those kept.")] = None,
     suite: Annotated[str | None, typer.Option(help="The paths are this published suite's files.")] = None,
-    run_code: Annotated[bool, typer.Option("--run-code", help="Allow to run what the model wrote.")] = False,
+    run_code: Annotated[
+        bool,
+        typer.Option(
+            "--run-code",
+            help="Allow to run what the model wrote: it can read your files, and change and delete them where this kernel "
+            "lets nobody prevent that.",
+        ),
+    ] = False,
     samples: Annotated[int, typer.Option(min=1, help="Answers to each problem of a suite with tests.")] = 1,
     prompted: Annotated[
         bool,

@@ -38,6 +38,8 @@ _LOOKED_AT = 40  # lines above the cursor, and half of that below, whose identif
 _ALIKE = 0.6  # share of identifiers with what is there already, above which a chunk tells nothing new
 _RECENT = 1.5  # how much more a chunk counts that was edited lately
 _MOST_LINES = 4_096  # of a document, around where it was edited last
+_MOST_CHARACTERS = 256 * 2**10  # of these
+_AT_ONCE = 512 * 2**10  # characters after which no other document is read for one choice: no key is answered meanwhile
 _LONGEST = 8_192  # characters of half a chunk; longer lines are no code that somebody reads
 _REMEMBERED = 64
 _WORD = re.compile(r"[^\W\d]\w{2,}")
@@ -65,6 +67,26 @@ class Chunk:
     words: frozenset[str]
 
 
+class Chunks:
+    """The chunks of one document at one revision, and which of them have a word."""
+
+    def __init__(self, other: Other) -> None:
+        self.revision = other.revision
+        self.chunks = chunks_of(other.lines, other.edited or 0)
+        self.having: dict[str, list[int]] = {}
+        """By word, the chunks by number."""
+        for number, chunk in enumerate(self.chunks):
+            for word in chunk.words:
+                self.having.setdefault(word, []).append(number)
+        self._tokens: dict[int, int] = {}
+
+    def tokens(self, other: Other, number: int) -> int:
+        """About how many tokens a chunk has; counted once."""
+        if (known := self._tokens.get(number)) is None:
+            known = self._tokens[number] = tokens_of(text_of(other, self.chunks[number]))
+        return known
+
+
 @dataclass(slots=True)
 class _Choice:
     """What was chosen at a line, from which documents, and where and when it was last asked for."""
@@ -78,10 +100,13 @@ class _Choice:
 
 
 class Context:
-    """What was chosen for each document of one server. A document's chunks are made once for each of its revisions."""
+    """What was chosen for each document of one server. A document's chunks are made once for each of its revisions.
+
+    Where the others are many and long, some wait for the next time that something is chosen, those that were edited last not.
+    """
 
     def __init__(self) -> None:
-        self._chunks: LRUCache[str, tuple[int, tuple[Chunk, ...]]] = LRUCache(_REMEMBERED)
+        self._chunks: LRUCache[str, Chunks] = LRUCache(_REMEMBERED)
         self._chosen: LRUCache[str, _Choice] = LRUCache(_REMEMBERED)
 
     def around(
@@ -123,11 +148,12 @@ class Context:
         self, document: str, window: Window, line: int, budget: int, others: Iterable[Other], now: float
     ) -> _Choice:
         found = [other for other in others if other.name != document][:DOCUMENTS]
-        candidates = [(other, chunk) for other in found for chunk in self._chunked(other)]
-        chosen = select(candidates, identifiers_near(window), budget)
+        known = self._chunked(found)
+        chosen = select(known, identifiers_near(window), budget)
         choice = self._chosen[document] = _Choice(
             chosen_at=line,
-            revisions=_revisions(document, found),
+            # Of what was looked at: what was not makes it another choice after the next pause.
+            revisions=_revisions(document, [other for other, _ in known]),
             sources=tuple(other.name for other, _ in chosen),
             pieces=tuple((other.path, text_of(other, chunk)) for other, chunk in chosen),
             asked_at=line,
@@ -135,22 +161,28 @@ class Context:
         )
         return choice
 
-    def _chunked(self, other: Other) -> tuple[Chunk, ...]:
-        known = self._chunks.get(other.name)
-        if known is None or known[0] != other.revision:
-            known = self._chunks[other.name] = (other.revision, chunks_of(other.lines, other.edited or 0))
-        return known[1]
+    def _chunked(self, others: Iterable[Other]) -> list[tuple[Other, Chunks]]:
+        """The documents with their chunks, as far as they are known or can be read at once."""
+        found, left = [], _AT_ONCE
+        for other in others:
+            known = self._chunks.get(other.name)
+            if known is None or known.revision != other.revision:
+                if left <= 0:
+                    continue
+                known = self._chunks[other.name] = Chunks(other)
+                left -= _characters(other)
+            found.append((other, known))
+        return found
 
 
 def chunks_of(lines: Sequence[str], near: int = 0) -> tuple[Chunk, ...]:
     """Overlapping runs of lines, cut at fixed marks; of a very long document those around the line `near`."""
     half = CHUNK // 2
-    start = max(0, (near - _MOST_LINES // 2) // half * half)
-    end = min(len(lines), start + _MOST_LINES)
     words = []
-    for first in range(start, end, half):
-        text = "".join(lines[first : min(first + half, end)])
-        words.append(frozenset(_WORD.findall(text)) if len(text) <= _LONGEST else None)
+    starts = _halves(lines, near)
+    for first in starts:
+        text = lines[first : first + half]
+        words.append(frozenset(_WORD.findall("".join(text))) if sum(map(len, text)) <= _LONGEST else None)
     found = []
     for number, here in enumerate(words):
         last = number + 1 >= len(words)
@@ -158,8 +190,27 @@ def chunks_of(lines: Sequence[str], near: int = 0) -> tuple[Chunk, ...]:
         if here is None or below is None or (last and number):
             continue  # the last half stands in the chunk before
         if both := here | below:
-            found.append(Chunk(start + number * half, both))
+            found.append(Chunk(starts[number], both))
     return tuple(found)
+
+
+def _halves(lines: Sequence[str], near: int) -> range:
+    """Where the halves of chunks begin that are read: all, or those around the line `near` that are not too much."""
+    half = CHUNK // 2
+    start = max(0, (near - _MOST_LINES // 2) // half * half)
+    starts = range(start, min(len(lines), start + _MOST_LINES), half)
+    sizes = [sum(map(len, lines[first : first + half])) for first in starts]
+    sizes = [size if size <= _LONGEST else 0 for size in sizes]  # which are not read
+    left = _MOST_CHARACTERS - sum(sizes)
+    if left >= 0 or not sizes:
+        return starts
+    low, high = 0, len(sizes)
+    middle = min((near - start) // half, high - 1)
+    while left < 0:  # the end that is farther off goes first
+        at = low if middle - low > high - 1 - middle else high - 1
+        left += sizes[at]
+        low, high = (low + 1, high) if at == low else (low, high - 1)
+    return starts[low:high]
 
 
 def text_of(other: Other, chunk: Chunk) -> str:
@@ -186,37 +237,40 @@ def identifiers_near(window: Window) -> Counter[str]:
 
 
 def select(
-    candidates: Sequence[tuple[Other, Chunk]], wanted: Mapping[str, int], budget: int
+    documents: Sequence[tuple[Other, Chunks]], wanted: Mapping[str, int], budget: int
 ) -> list[tuple[Other, Chunk]]:
     """The chunks that share the rarest identifiers with `wanted`, within so many tokens, the best of them last."""
+    total = sum(len(known.chunks) for _, known in documents)
+    alike = [[0.0] * len(known.chunks) for _, known in documents]
+    for word, weight in wanted.items():
+        having = [known.having.get(word, ()) for _, known in documents]
+        if count := sum(map(len, having)):
+            worth = weight * _rarity(count, total)
+            for numbers, scores in zip(having, alike, strict=True):
+                for number in numbers:
+                    scores[number] += worth
+    ranked: list[tuple[float, int, int]] = []
+    for at, (other, known) in enumerate(documents):
+        for number, score in enumerate(alike[at]):
+            if score:
+                chunk = known.chunks[number]
+                recent = other.edited is not None and chunk.first <= other.edited < chunk.first + CHUNK
+                ranked.append((-score / math.sqrt(len(chunk.words)) * (_RECENT if recent else 1.0), at, number))
     here = frozenset(wanted)
-    shared = [here & chunk.words for _, chunk in candidates]
-    counts: Counter[str] = Counter()
-    for words in shared:
-        counts.update(words)
-    rarity = {word: _rarity(count, len(candidates)) for word, count in counts.items()}
-
-    def score(number: int) -> float:
-        other, chunk = candidates[number]
-        recent = other.edited is not None and chunk.first <= other.edited < chunk.first + CHUNK
-        alike = sum(wanted[word] * rarity[word] for word in shared[number])
-        return alike / math.sqrt(len(chunk.words)) * (_RECENT if recent else 1.0)
-
-    scores = [score(number) for number in range(len(candidates))]
     chosen: list[tuple[Other, Chunk]] = []
-    for number in sorted(range(len(candidates)), key=lambda number: -scores[number]):
-        if scores[number] <= 0 or len(chosen) >= _PIECES:
+    for _, at, number in sorted(ranked):
+        if len(chosen) >= _PIECES:
             break
-        other, chunk = candidates[number]
-        seen = [here, *(known.words for _, known in chosen)]
-        if any(_alike(chunk.words, words) > _ALIKE for words in seen):
-            continue  # a copy would only be copied again
-        if any(known is other and abs(piece.first - chunk.first) < CHUNK for known, piece in chosen):
+        (other, known), chunk = documents[at], documents[at][1].chunks[number]
+        tokens = tokens_of(other.path) + known.tokens(other, number)
+        if tokens > budget:
             continue
-        tokens = tokens_of(other.path) + tokens_of(text_of(other, chunk))
-        if tokens <= budget:
-            chosen.append((other, chunk))
-            budget -= tokens
+        if any(_alike(chunk.words, words) > _ALIKE for words in (here, *(seen.words for _, seen in chosen))):
+            continue  # a copy would only be copied again
+        if any(seen is other and abs(piece.first - chunk.first) < CHUNK for seen, piece in chosen):
+            continue
+        chosen.append((other, chunk))
+        budget -= tokens
     return chosen[::-1]
 
 
@@ -228,6 +282,12 @@ def _rarity(count: int, total: int) -> float:
 def _alike(a: frozenset[str], b: frozenset[str]) -> float:
     """Dice's coefficient."""
     return 2 * len(a & b) / (len(a) + len(b)) if a or b else 0.0
+
+
+def _characters(other: Other) -> int:
+    """How much of a document was read for its chunks."""
+    half = CHUNK // 2
+    return sum(sum(map(len, other.lines[first : first + half])) for first in _halves(other.lines, other.edited or 0))
 
 
 def _revisions(document: str, others: Iterable[Other]) -> frozenset[tuple[str, int]]:

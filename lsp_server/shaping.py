@@ -13,8 +13,7 @@ from lsp_server.reasons import Reason
 from lsp_server.rules.hygiene import CleanStream
 from lsp_server.rules.indentation import Indenter
 from lsp_server.rules.languages import PLAIN, Language
-from lsp_server.rules.lexing import CLOSERS as BRACKETS
-from lsp_server.rules.lexing import PAIRS, Lexer, surroundings
+from lsp_server.rules.lexing import Lexer, stands_alone, surroundings
 from lsp_server.rules.overlap import (
     ends_where_rest_begins,
     repeats_what_follows,
@@ -22,8 +21,10 @@ from lsp_server.rules.overlap import (
     without_next_line,
     without_overlap,
 )
-from lsp_server.rules.repetition import TIMES, Repetition
-from lsp_server.rules.scope import Scope, indent_of, place_at
+from lsp_server.rules.quoting import CLOSERS as BRACKETS
+from lsp_server.rules.quoting import PAIRS
+from lsp_server.rules.repetition import TIMES, Lines, Repetition
+from lsp_server.rules.scope import Scope, place_at
 from lsp_server.rules.syntax import longest_that_parses
 from lsp_server.window import Window
 
@@ -32,6 +33,9 @@ MAX_LINES = 12
 
 CLOSERS = frozenset(")]}\"'`,:; \t>")
 """A rest of line made of these alone was closed by the editor; the engine keeps it out of the suffix too."""
+
+_LEFT = 64
+"""Characters left of the cursor in which a literal or the announcement of a text may have begun."""
 
 
 class Rule(StrEnum):
@@ -42,7 +46,7 @@ class Rule(StrEnum):
     STATEMENT = "statement"
     """A statement goes on over a line end while brackets or a string that it opened are open."""
     BLOCK_END = "block_end"
-    """A block ends where the indentation falls back."""
+    """A block ends where the indentation falls back; one that a bracket opened, not before that bracket is closed."""
     BRACKETS = "brackets"
     """Stop before a bracket or quote that stands right of or below the cursor already."""
     REST_OF_LINE = "rest_of_line"
@@ -50,7 +54,7 @@ class Rule(StrEnum):
     NEXT_LINE = "next_line"
     """Stop before a line that is the next line below; show nothing if that is all."""
     REPETITION = "repetition"
-    """A piece four times in a row, the same line twice in a row or three times in all: end before the loop."""
+    """A piece four times in a row, a line twice in a row, the same lines three times in a row: end before the loop."""
     INDENTATION = "indentation"
     """Tabs or blanks at line starts as the document has them, and no more of them than the cursor has already."""
     NATURAL_END = "natural_end"
@@ -117,8 +121,7 @@ class Shaper:
         self._line_at = 0  # where the last line begins
         self._lines = 0  # whole lines so far
         self._whole = 0  # where the last whole line ended with nothing open
-        self._counts: dict[str, int] = {}
-        self._previous = ""
+        self._said = Lines()
         self._enough = False
         self._reason: Reason | None = None
 
@@ -156,11 +159,11 @@ class Shaper:
             if repeats_what_follows(text, self._window):
                 return "", Reason.DUPLICATE
             text = without_next_line(text, self._place.following.strip())
-        text = self._without_overlap(text)
+        said, text = text, self._without_overlap(text)
         if not self._window.rest_of_line or self._window.rest_of_line[0].isspace() or "\n" in text:
             text = text.rstrip()
         if not text.strip():
-            return "", self._clean.cut or Reason.NOTHING_TO_ADD
+            return "", self._clean.cut or (Reason.DUPLICATE if said.strip() else Reason.NOTHING_TO_ADD)
         if Rule.SYNTAX in rules:
             parses = longest_that_parses(self._language, self._window.prefix, text, self._window.suffix)
             text = parses if parses.strip() or not self._invoked else text
@@ -171,19 +174,22 @@ class Shaper:
         self._place = place_at(self._window, self._language)
         self._scope = self._place.scope if Rule.SCOPE in self._rules else Scope.BLOCK
         self._opened = bool(self._window.line_before.strip())
+        self._open = list(self._place.around.opened)
         self._missing = list(self._place.around.missing)
-        self._lexer = Lexer(self._language, self._place.around.inside, self._window.prefix[-1:])
+        self._closed = False  # whether a bracket was closed that stood open at the cursor
+        self._lexer = Lexer(self._language, self._place.around.inside, self._window.line_before[-_LEFT:])
         self._repetition = Repetition()
-        self._indenter = Indenter(self._window, active=Rule.INDENTATION in self._rules)
+        self._indenter = Indenter(self._window, self._language, active=Rule.INDENTATION in self._rules)
         rest = self._window.rest_of_line.lstrip()
         # A rest that begins with a bracket is left to the rule that counts them: the text may end in one of its own. In
         # strings and comments nobody counts.
         in_code = not self._place.around.inside
-        counted = Rule.BRACKETS in self._rules and in_code and rest.startswith(tuple(BRACKETS))
+        closed = rest.startswith(tuple(BRACKETS)) and not stands_alone(self._language, rest[0], self._open)
+        counted = Rule.BRACKETS in self._rules and in_code and closed
         self._overlaps = Rule.REST_OF_LINE in self._rules and not counted
         quote = self._place.around.inside
-        closed = len(quote) == 1 and quote in "\"'`" and self._window.rest_of_line.count(quote) % 2 == 1
-        self._closing_quote = quote if closed else ""
+        paired = len(quote) == 1 and quote in "\"'`" and self._window.rest_of_line.count(quote) % 2 == 1
+        self._closing_quote = quote if paired else ""
 
     def _visible(self) -> str:
         """What a partial result shows: no line that may yet be dropped as a whole, no overlap."""
@@ -207,13 +213,13 @@ class Shaper:
             self._end(before)
             return
         quote = self._lexer.quote
-        closes = self._lexer.feed(sign)
-        if Rule.BRACKETS in self._rules and self._stands_there(sign, closes, quote):
+        there = self._lexer.feed(sign) and self._closes(sign)
+        if Rule.BRACKETS in self._rules and (there or self._closes_string(sign, quote)):
             if not self._lines:
                 before -= said_already(self._text + sign, self._window.rest_of_line) - 1
-            there = self._window.rest_of_line.strip().startswith(sign) or before < len(self._text)
+            again = self._window.rest_of_line.strip().startswith(sign) or before < len(self._text)
             nothing = not self._text[:before].strip()
-            self._end(before, Reason.DUPLICATE if nothing and there else None)
+            self._end(before, Reason.DUPLICATE if nothing and again else None)
         elif sign == "\n":
             self._line_ended()
         else:
@@ -234,20 +240,29 @@ class Shaper:
         else:
             self._end(at, None if self._text[: at - piece].strip() else Reason.REPETITION)
 
-    def _stands_there(self, sign: str, closes: bool, quote: str) -> bool:
-        """Whether this sign closes what is closed right of or below the cursor. `quote`: that of the string it was in."""
-        if closes:
-            if not self._missing or self._missing[-1] != PAIRS[sign]:
-                return True
-            self._missing.pop()
+    def _closes(self, sign: str) -> bool:
+        """Whether a bracket that the stream did not open is closed right of or below the cursor, too."""
+        if stands_alone(self._language, sign, self._open):
+            return False
+        self._closed = True
+        opener = PAIRS[sign]
+        if opener in self._open:
+            while self._open.pop() != opener:
+                pass
+        if self._missing[-1:] != [opener]:
+            return True
+        self._missing.pop()
+        return False
+
+    def _closes_string(self, sign: str, quote: str) -> bool:
+        """Whether this sign ends the string that the cursor was in. `quote`: that of the string it was in itself."""
         return bool(self._closing_quote) and quote == sign == self._closing_quote and not self._lexer.quote
 
     def _falls_back(self, sign: str) -> bool:
         """Whether a further line, of which this is the first sign, is outside of the block."""
         if Rule.BLOCK_END not in self._rules or self._lexer.quote or self._lexer.opened:
             return False
-        indent = indent_of(self._text[self._line_at :] + sign)
-        return indent < self._place.base or (self._opened and indent == self._place.base and sign not in BRACKETS)
+        return self._place.is_left_by(self._text[self._line_at :] + sign, opened=self._opened, closed=self._closed)
 
     def _line_ended(self) -> None:
         line = self._text[self._line_at :]
@@ -275,16 +290,13 @@ class Shaper:
         return self._enough
 
     def _is_repeated(self, line: str) -> bool:
-        """End before a line that was said just now, or after the first of three."""
+        """End before a line that was said just now, or after the first turn of three."""
         if Rule.REPETITION not in self._rules or not line.strip():
             return False
         whole = line if self._lines else self._window.line_before + line
-        before, self._previous = self._previous, whole
-        self._counts[line] = self._counts.get(line, 0) + 1
-        if len(line.strip()) > 3 and whole == before:
-            self._end(self._line_at - 1)
-        elif self._counts[line] > 2:
-            self._end(self._text.index(line) + len(line))
+        at = self._said.ended(line, whole, self._line_at)
+        if at is not None:
+            self._end(at)
         return self._enough
 
     def _goes_on(self) -> bool:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from typing import Final
-
-_BLOCK: Final = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n`]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
+from lsp_server.actions.fences import unfenced
+from lsp_server.actions.selection import shared_indent
+from lsp_server.rules.languages import PLAIN, Language
 
 
 def as_text(said: str) -> str:
@@ -13,14 +12,12 @@ def as_text(said: str) -> str:
     return said.strip("\n").rstrip()
 
 
-def as_code(said: str, *, opened: bool) -> str:
-    """The code of an answer: its first block between fences, or all of it where it has none."""
-    if not opened and (block := _BLOCK.search(said)) is not None:
-        said = block[2]
-    said = said.rstrip()
-    lines = said.split("\n")
+def as_code(said: str, asked: str = "", language: Language = PLAIN, *, opened: bool) -> str:
+    """The code of an answer about the code `asked`, as far left as that. `opened`: it is code from its first line on."""
+    lines = (said if opened else unfenced(said, asked, language)).rstrip().split("\n")
     while lines and not lines[0].strip():
         lines.pop(0)
-    indents = [len(line) - len(line.lstrip()) for line in lines if line.strip()]
-    shared = min(indents, default=0)
+    # Where no line of what was asked begins at the edge, the indentation of the answer is its own.
+    at_edge = not asked or any(line[:1].strip() for line in asked.split("\n"))
+    shared = len(shared_indent(lines)) if at_edge else 0
     return "\n".join(line[shared:].rstrip() if line.strip() else "" for line in lines)

@@ -102,11 +102,14 @@ class ActionDesk:
             return []
         if self._refusal(document, params.range) is not None:
             return []
+        version, revision = document.buffer.version, document.revision
         engine, automatic = self._engine(), params.context.trigger_kind == types.CodeActionTriggerKind.Automatic
         following = self._model.known(engine) if automatic else await self._model.learn(engine, _PATIENCE)
+        if document.revision != revision or self._documents.get(document.uri) is not document:
+            return []  # the range is of a text that is gone
         unknown = following is None and not automatic
         follows = settings.actions == "on" or unknown or (following is not None and following.form is not None)
-        return entries(self._menu, params, document.buffer.version, follows=follows)
+        return entries(self._menu, params, version, follows=follows)
 
     async def learn(self) -> None:
         """Ask the engine, which is ready now, which model it has."""
@@ -181,7 +184,7 @@ class ActionDesk:
             return Answer(reason=known[0], detail=known[1])
         if said is None:
             return Answer(reason=Reason.NO_INSTRUCTIONS)
-        origins = self._attributor.origins("", said.text, local_path(wanted.uri) or "")
+        origins = self._attributor.origins("", said.text, local_path(wanted.uri) or "", known=selection.code)
         if origins and self._attributor.withholds:
             return Answer(reason=Reason.VERBATIM, detail=sentence(origins), said=said, origins=origins)
         if wanted.task.edits:
@@ -209,9 +212,11 @@ class ActionDesk:
         named = "" if language.id == "plaintext" else language.id
         instruction = wanted.instruction or instruction_for(wanted.task, named, problems)
         edits = wanted.task.edits
-        prompt = lay_out(form, instruction, selection.code, edits=edits)
+        prompt = lay_out(form, instruction, selection.code, language, edits=edits)
         said = await self._asker.ask(engine, prompt, selection.around, most, heard, loops=not edits)
-        return replace(said, text=as_code(said.text, opened=prompt.opened)) if edits else said
+        if not edits:
+            return said
+        return replace(said, text=as_code(said.text, selection.code, language, opened=prompt.opened))
 
     async def _edited(self, wanted: Wanted, document: Document, selection: Selection, said: Said) -> Answer:
         """The code as an edit, if it is whole and belongs to the text as it is now."""

@@ -7,10 +7,10 @@ from typing import Final
 
 from engine.instruct import Form, alpaca
 from lsp_server.actions import dialogue
-from lsp_server.rules.languages import Language
+from lsp_server.actions.fences import fence_for
+from lsp_server.rules.languages import PLAIN, Language
 from lsp_server.window import Window
 
-_FENCE: Final = "```"
 _ALPACA_STOPS: Final = ("\n### Instruction:", "\n### Input:", "\n### Response:")
 _DIALOGUE_STOPS: Final = ("\nHuman:", "\n-----")
 
@@ -27,14 +27,18 @@ class Prompt:
     """Whether the prompt has the line that begins the code, so that the answer is code alone."""
 
 
-def lay_out(form: Form, instruction: str, code: str, *, edits: bool) -> Prompt:
+def lay_out(form: Form, instruction: str, code: str, language: Language = PLAIN, *, edits: bool) -> Prompt:
     """The prompt for an instruction about `code`, which may be empty. With `edits`, the answer is to be code."""
     if form is Form.ALPACA:
-        return Prompt(alpaca(instruction, code), _ALPACA_STOPS)
-    shown = f"\n\n{_FENCE}\n{code}\n{_FENCE}" if code else ""
+        # What stands in the code may stand in the code that takes its place: it ends no edit.
+        stops = [stop for stop in _ALPACA_STOPS if not (edits and stop in f"\n{code}")]
+        return Prompt(alpaca(instruction, code), tuple(stops))
+    fence = fence_for(code, language)
+    shown = f"\n\n{fence}\n{code}\n{fence}" if code else ""
     asked = f"{dialogue.HEAD} {instruction.strip()}{shown}{dialogue.ANSWER}"
     if edits:
-        return Prompt(f"{asked}\n\n{_FENCE}\n", (f"\n{_FENCE}", *_DIALOGUE_STOPS), dialogue.HEAD, opened=True)
+        # Nothing but its fence ends an edit: what was broken off elsewhere would count as whole.
+        return Prompt(f"{asked}\n\n{fence}\n", (f"\n{fence}",), dialogue.HEAD, opened=True)
     return Prompt(asked, _DIALOGUE_STOPS, dialogue.HEAD)
 
 

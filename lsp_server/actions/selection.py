@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 from lsp_server.buffer import Buffer, Position
@@ -55,10 +56,17 @@ def select(buffer: Buffer, start: Position, end: Position, language: Language, *
         # Blank lines are where something is to be written: after their blanks, which stay.
         return Selection(finish, finish, "", "", window_at(buffer, finish), buffer.version)
     lines = [line.rstrip("\r\n") for line in buffer.lines[first : last + 1]]
-    indent = _shared_indent(lines)
+    indent = shared_indent(lines)
     code = "\n".join(line[len(indent) :] if line.strip() else "" for line in lines)
     code = code.encode("utf-8", "replace").decode()
     return Selection(begin, finish, code, indent, window_at(buffer, finish), buffer.version)
+
+
+def shared_indent(lines: Sequence[str]) -> str:
+    """The blanks and tabs that every line with text begins with."""
+    indents = [line[: len(line) - len(line.lstrip())] for line in lines if line.strip()]
+    alike = takewhile(lambda signs: len(set(signs)) == 1, zip(*indents, strict=False))
+    return "".join(signs[0] for signs in alike)
 
 
 def _is_cursor(buffer: Buffer, start: Position, end: Position) -> bool:
@@ -67,12 +75,6 @@ def _is_cursor(buffer: Buffer, start: Position, end: Position) -> bool:
         return end.column - start.column <= 1
     at_end = start.column >= len(buffer.lines[start.line].rstrip("\r\n"))
     return end == Position(start.line + 1, 0) and at_end
-
-
-def _shared_indent(lines: Sequence[str]) -> str:
-    indents = [line[: len(line) - len(line.lstrip())] for line in lines if line.strip()]
-    shortest = min(indents, key=len, default="")
-    return shortest if all(indent.startswith(shortest) for indent in indents) else ""
 
 
 def _paragraph(lines: Sequence[str], at: int) -> tuple[int, int]:

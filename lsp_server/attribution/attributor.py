@@ -51,12 +51,12 @@ class Attributor:
                     self._tell(f"starfill: a completion stands verbatim in {item.origins[0].text}")
         return replace(outcome, items=items)
 
-    def origins(self, before: str, text: str, path: str) -> tuple[Origin, ...]:
-        """Where a completion stands, the longest passage first."""
+    def origins(self, before: str, text: str, path: str, known: str = "") -> tuple[Origin, ...]:
+        """Where a completion stands, the longest passage first. `known` is what its author had written already."""
         if self._settings.attribution == "off" or (index := self._current()) is None:
             return ()
         try:
-            found = passages.of_completion(index, before, text, self._settings.attribution_length, path)
+            found = passages.of_completion(index, before, text, self._settings.attribution_length, path, known)
             return tuple(passages.origin_of(each) for each in found)
         except StarfillError as error:
             self._index = None  # until it is replaced

@@ -102,7 +102,8 @@ def find(
     with reported():
         text = _read(file)
         index = _open()
-        found = passages.of_text(index, text, length)
+        stopped: list[int] = []
+        found = passages.of_text(index, text, length, stopped.append)
         lines = passages.lines_of(text, [each.begin for each in found])
         if as_json:
             typer.echo(
@@ -118,6 +119,8 @@ def find(
                 typer.echo(f"line {line}: {each.tokens} tokens as in {passages.origin_of(each).text}")
         if not found:
             typer.echo(f"starfill: no passage of {length} tokens and more stands in the index", err=True)
+        for line in passages.lines_of(text, stopped):
+            typer.echo(f"starfill: too much is alike; nothing was looked for from line {line} on", err=True)
 
 
 def _open() -> Index:

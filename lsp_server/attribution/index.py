@@ -25,22 +25,18 @@ _READ_AHEAD = 256 * 2**20  # bytes of fingerprints that the system is asked to h
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One indexed file. `path` is relative to its root."""
+    """One indexed file. `path` is relative to its root and fit to be shown; `file` is where it was when it was indexed."""
 
     number: int
     root: str
     path: str
+    file: str
     package: str
     licence: str
     first: int
     """Its first token, counted over all sources."""
     end: int
     """The first that is not its own any more."""
-
-    @property
-    def file(self) -> Path:
-        """Where it was when it was indexed."""
-        return Path(self.root, self.path)
 
 
 class Index:
@@ -122,7 +118,8 @@ class Index:
             raise self.damaged("a record")
         first, end = self.span(number)
         path, package, licence = (_printable(record.get(name)) for name in ("path", "package", "licence"))
-        return Source(number, self.roots[root], path, package, licence, first, end)
+        file = os.path.join(self.roots[root], str(record.get("path")))  # noqa: PTH118 - only ever compared
+        return Source(number, self.roots[root], path, file, package, licence, first, end)
 
     def record(self, number: int) -> dict[str, Any]:
         """A source's record as it is kept."""

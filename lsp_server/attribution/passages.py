@@ -11,8 +11,9 @@ closes it says little.
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,13 +28,17 @@ MOST_TOKENS: Final = 2_000
 """Of a completion that are looked at."""
 
 MOST_COMPARED: Final = 400
-"""Places that are compared for one completion."""
+"""Places that are compared for one completion, or less of long ones: 512 tokens that agree count like a place."""
+
+COMPARED_A_TOKEN: Final = 4
+"""Such places for each token of a whole text, so that no text takes longer than its length explains."""
 
 MOST_SOURCES: Final = 4
 """Of one completion that are told."""
 
 _SIGNS_A_TOKEN = (8, 64)  # of text before the cursor that are read for each token that may count: at first, and at most
 _PIECE = 64  # tokens compared at once
+_LIKE_A_PLACE = 512  # tokens, to compare which takes as long as to come to a place
 
 _HASHES = Hashes()
 
@@ -90,22 +95,27 @@ def completion(before: str, text: str, length: int) -> Text:
     return Text([_HASHES[span[0]] for span in spans[first : own + MOST_TOKENS]], own - first)
 
 
-def of_completion(index: Index, before: str, text: str, length: int, but: str = "") -> list[Passage]:
+def of_completion(index: Index, before: str, text: str, length: int, but: str = "", known: str = "") -> list[Passage]:
     """Passages of `length` tokens and more that a completion makes or goes on with, the longest first, each source once.
 
-    `but` is the file that is completed: that it stands in itself is no news. Raises IndexRefused if the index is damaged.
+    `but` is the file that is completed: that it stands in itself is no news. Nor are pieces of `known`, the text that is
+    to be replaced. Raises IndexRefused if the index is damaged.
     """
     sought = completion(before, text, length)
     least = -(-length // OWN_PART)
+    news = _news(sought, known, least)
     spans = [
-        span for span in _spans(index, sought, length, MOST_COMPARED) if span.end - max(span.begin, sought.own) >= least
+        span
+        for span in _spans(index, sought, length, MOST_COMPARED)
+        if news[span.end] - news[max(span.begin, sought.own)] >= least
     ]
     spans.sort(key=lambda span: (span.begin - span.end, span.position))
+    here = _real(but) if but and spans else ""
     found: dict[int, Passage] = {}
     for span in spans:
         if len(found) == MOST_SOURCES:
             break
-        if span.number not in found and (passage := _passage(index, span, but)) is not None:
+        if span.number not in found and (passage := _passage(index, span, here)) is not None:
             found[span.number] = passage
     return list(found.values())
 
@@ -123,9 +133,18 @@ def lines_of(text: str, tokens: list[int]) -> list[int]:
     return [1 + bisect_left(ends, starts[token]) for token in tokens]
 
 
-def of_text(index: Index, text: str, length: int) -> list[Passage]:
-    """The passages of a whole text, in its order; of those that lie within another one the longer alone."""
-    spans = sorted(_spans(index, whole(text), length, None), key=lambda span: (span.begin, -span.end, span.position))
+def of_text(
+    index: Index, text: str, length: int, stopped: Callable[[int], None] = lambda _token: None
+) -> list[Passage]:
+    """The passages of a whole text, in its order; of those that lie within another one the longer alone.
+
+    `stopped` hears of the token that nothing was looked for from on, if there was too much to compare.
+    """
+    sought = whole(text)
+    most = max(MOST_COMPARED, COMPARED_A_TOKEN * len(sought.hashes))
+    spans = sorted(
+        _spans(index, sought, length, most, stopped), key=lambda span: (span.begin, -span.end, span.position)
+    )
     found: list[Passage] = []
     end = 0
     for span in spans:
@@ -135,7 +154,9 @@ def of_text(index: Index, text: str, length: int) -> list[Passage]:
     return found
 
 
-def _spans(index: Index, text: Text, length: int, most: int | None) -> Iterator[_Span]:
+def _spans(
+    index: Index, text: Text, length: int, most: int, stopped: Callable[[int], None] = lambda _token: None
+) -> Iterator[_Span]:
     """Where at least `length` tokens in a row agree, each place of a source once."""
     size = index.header.gram
     query = memoryview(sketch(text.hashes))
@@ -145,15 +166,15 @@ def _spans(index: Index, text: Text, length: int, most: int | None) -> Iterator[
             apart = position - at
             if agreed.get(apart, -1) > at:
                 continue
-            if most is not None:
-                if not most:
-                    return
-                most -= 1
+            if most <= 0:
+                stopped(at)
+                return
             number = index.source_at(position)
             first, last = index.span(number)
             end = at + _common(query[at:], index.tokens[position : min(last, position + len(query) - at)])
             left = min(at, position - first)
             begin = at - _common(query[at - left : at][::-1], index.tokens[position - left : position][::-1])
+            most -= 1 + (end - begin) // _LIKE_A_PLACE
             agreed[apart] = max(end, at + 1)
             if end - begin >= length:
                 yield _Span(begin, end, apart + begin, number)
@@ -161,9 +182,34 @@ def _spans(index: Index, text: Text, length: int, most: int | None) -> Iterator[
 
 def _passage(index: Index, span: _Span, but: str) -> Passage | None:
     source = index.source(span.number)
-    if but and str(source.file) == but:
+    if but and source.file == but:
         return None
     return Passage(span.begin, span.end, source, index.line(source, span.position))
+
+
+def _news(text: Text, known: str, length: int) -> list[int]:
+    """Of how many tokens before each place it is news that they stand there: not of `length` in a row that are known."""
+    size = len(text.hashes)
+    if not known:
+        return list(range(size + 1))
+    seen = set(grams(whole(known).hashes, length))
+    new, total = [0], 0
+    familiar = 0  # up to where tokens belong to such a row
+    here = grams(text.hashes, length)
+    for at in range(size):
+        if at < len(here) and here[at] in seen:
+            familiar = at + length
+        total += at >= familiar
+        new.append(total)
+    return new
+
+
+def _real(path: str) -> str:
+    """A path as an index has it: without symlinks."""
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError):
+        return path
 
 
 def _common(left: memoryview, right: memoryview) -> int:

@@ -24,12 +24,17 @@ UNKNOWN = "unknown"
 
 _MOST_BYTES = 2**20
 _MOST_RECORD_BYTES = 64 * 2**20
+_MOST_TOML_BYTES = 256 * 2**10
 _MOST_TEXTS = 8  # licence texts of one folder that are read
 _LICENCE_FILE = re.compile(r"(?i)(licen[cs]es?|copying|unlicense)(\W.*)?")
 _PROSE = frozenset({"plaintext", "markdown", "restructuredtext", "html"})  # a program may be called licences.py
 _DIST_INFO = ".dist-info"
 _INSTALLED_IN = frozenset({"site-packages", "dist-packages"})
-_REMOTE = re.compile(r'\[remote "origin"\][^\[]*?^\s*url\s*=\s*(?:[a-z+]+://)?(?:[^@/\s]*@)?([^\s]+)', re.M | re.S)
+_REMOTE = re.compile(
+    r'\[remote "origin"\][^\[]*?^[ \t]*url[ \t]*=[ \t]*(?:[a-z+]+://)?(?:[^@/\s]*@)?([^\s]+)', re.M | re.S
+)
+# A key of more parts than any project's; tomllib's time goes with their square.
+_LONG_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]+|"(?:[^"\\\n]|\\.){0,80}"|'[^'\n]{0,80}')[ \t]*\.[ \t]*){24}""")
 _MODULE = re.compile(r"^module\s+(\S+)", re.M)
 
 
@@ -187,8 +192,11 @@ def _project(table: Any) -> _Said:
 
 
 def _toml(path: Path) -> dict[str, Any]:
+    text = _text(path, _MOST_TOML_BYTES)
+    if _LONG_KEY.search(text):
+        return {}
     try:
-        return tomllib.loads(_text(path))
+        return tomllib.loads(text)
     except (ValueError, RecursionError):
         return {}
 

@@ -12,10 +12,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from engine.errors import StarfillError
+from engine.errors import CheckpointError, StarfillError
 from engine.models import STARTER_ID, locate
 from lsp_server.calibration import LEAST, LEAST_IN_PROSE
-from lsp_server.engines import connect
+from lsp_server.engines import Engine, connect
 from lsp_server.evaluation.folders import Folders
 from lsp_server.evaluation.holes import Hole, Kind, cut
 from lsp_server.evaluation.passing import figures, solve
@@ -36,6 +36,9 @@ LAYOUTS = ("anchored", "spm", "psm")
 CONTEXTS = ("files", "path")
 """Where context can come from: other files of the same folder, as if they were open; the document's own path."""
 
+HOLES = 200
+"""As many as are cut into files where nobody says how many."""
+
 _WINDOW = 2_048  # tokens, of a model that does not say how many it has
 
 
@@ -44,7 +47,8 @@ class Options:
     """What to evaluate, and how."""
 
     paths: tuple[Path, ...]
-    holes: int = 200
+    holes: int | None = None
+    """How many; None is `HOLES` of files, and all of a suite."""
     seed: int = 0
     kinds: tuple[Kind, ...] = tuple(Kind)
     languages: tuple[str, ...] = ()
@@ -61,6 +65,11 @@ class Options:
     samples: int = 1
     prompted: bool = False
     temperature: float = 0.2
+
+    @property
+    def whole_suite(self) -> bool:
+        """Whether nothing of a suite is left out but languages."""
+        return self.holes is None and set(self.kinds) == set(Kind)
 
 
 def kinds_of(names: Sequence[str]) -> tuple[Kind, ...]:
@@ -98,12 +107,12 @@ async def evaluate(options: Options, flags: Mapping[str, Any], console: Console)
 def cut_holes(options: Options) -> list[Hole]:
     """The holes that the options name; raises StarfillError when there are none."""
     if options.suite is not None:
-        found = [hole for path in options.paths for hole in read_holes(options.suite, path)]
-        return found[: options.holes] if options.holes else found
-    sources = read_sources(options.paths)
-    if options.languages:
-        sources = [source for source in sources if source.language.id in options.languages]
-    holes = cut(sources, options.holes, options.kinds, options.seed)
+        read = [hole for path in options.paths for hole in read_holes(options.suite, path)]
+        mine = [hole for hole in read if hole.kind in options.kinds and _wanted(hole.language.id, options)]
+        holes = mine[: options.holes]
+    else:
+        sources = [source for source in read_sources(options.paths) if _wanted(source.language.id, options)]
+        holes = cut(sources, options.holes or HOLES, options.kinds, options.seed)
     if not holes:
         raise StarfillError("no holes of these kinds in files of these languages; leave --kind or --language out")
     return holes
@@ -114,15 +123,14 @@ async def evaluate_holes(
 ) -> dict[str, Any]:
     """Complete the holes with everything on, then with each thing switched off in turn if that is asked for."""
     settings = load_settings(flags)
-    engine = connect(settings, trust_folder=True)
+    engine, model = _engine(settings, options.recording)
     max_tokens = options.max_tokens or settings.max_tokens
-    model = (locate(settings.model).id if settings.engine == "auto" else settings.model) or STARTER_ID
     policy = _policy(settings)
     variants: dict[str, list[Result]] = {}
     layouts = [name for name in LAYOUTS if name != (options.layout or "anchored")] if options.ablate else []
     try:
-        await engine.ready(invoked=True, progress=None)
         tape = Tape(engine, layout=options.layout, whole=options.ablate, file=options.recording, model=model)
+        await tape.begin()
         found = await _run(tape, holes, max_tokens, options, options.contexts, policy, console, "completing")
         variants["everything"] = [result for result, _ in found]
         if options.ablate:
@@ -135,7 +143,8 @@ async def evaluate_holes(
             found = await _run(tape, holes, max_tokens, options, options.contexts - {source}, policy, console, source)
             variants[f"context {source}"] = [result for result, _ in found]
     finally:
-        await engine.aclose()
+        if engine is not None:
+            await engine.aclose()
     base, *others = variants
     gains: dict[str, Estimates] = {name: differences(variants[base], variants[name]) for name in others}
     groups = [group for name in (base, *(f"layout {layout}" for layout in layouts))
@@ -143,7 +152,9 @@ async def evaluate_holes(
     cards = {
         group.language: figure
         for group in groups
-        if options.suite and (figure := card_figure(model, options.suite, group.language)) is not None
+        if options.suite
+        and options.whole_suite
+        and (figure := card_figure(model, options.suite, group.language)) is not None
     }
     about = {
         "question": "completion quality",
@@ -170,13 +181,16 @@ async def evaluate_passing(suite: str, options: Options, flags: Mapping[str, Any
     """pass@k of a left-to-right suite -> the JSON row; raises StarfillError unless running its programs was allowed."""
     if not options.run_code:
         raise StarfillError(f"--suite {suite} runs programs that the model wrote; add --run-code if that is all right")
-    problems = [problem for path in options.paths for problem in read_problems(suite, path)]
-    problems = problems[: options.holes] if options.holes else problems
+    if set(options.kinds) != set(Kind):
+        raise StarfillError(f"--kind is for holes; --suite {suite} has none")
+    read = [problem for path in options.paths for problem in read_problems(suite, path)]
+    problems = [problem for problem in read if _wanted(problem.language, options)][: options.holes]
+    if not problems:
+        raise StarfillError(f"no problems in {', '.join(options.languages) or 'these files'}; leave --language out")
     settings = load_settings(flags)
-    engine = connect(settings, trust_folder=True)
-    model = (locate(settings.model).id if settings.engine == "auto" else settings.model) or STARTER_ID
-    if not isolation():
-        console.print("this kernel lets nobody take the network away: programs run with it", style="yellow")
+    engine, model = connect(settings, trust_folder=True), _model(settings)
+    if (warning := isolation().warning) is not None:
+        console.print(warning, style="yellow")
     try:
         await engine.ready(invoked=True, progress=None)
         with _bar(console) as (start, advance):
@@ -196,7 +210,8 @@ async def evaluate_passing(suite: str, options: Options, flags: Mapping[str, Any
         "pass": {},
     }  # fmt: skip
     for (language, k), value in figures(solved, options.samples).items():
-        figure = card_figure(model, suite, language) if k == 1 and not options.prompted else None
+        beside_card = k == 1 and not options.prompted and options.whole_suite
+        figure = card_figure(model, suite, language) if beside_card else None
         row["pass"][f"{language} pass@{k}"] = {
             "value": round(100 * value.mean, 2), "low": round(100 * value.low, 2), "high": round(100 * value.high, 2),
             "n": value.n, "model_card": figure,
@@ -208,6 +223,24 @@ async def evaluate_passing(suite: str, options: Options, flags: Mapping[str, Any
         )
     _write(row, options)
     return row
+
+
+def _wanted(language: str, options: Options) -> bool:
+    return not options.languages or language in options.languages
+
+
+def _model(settings: Settings) -> str:
+    return (locate(settings.model).id if settings.engine == "auto" else settings.model) or STARTER_ID
+
+
+def _engine(settings: Settings, recording: Path | None) -> tuple[Engine | None, str]:
+    """The engine that the settings name, and its model's id. None for a model that is gone, if there is a recording."""
+    try:
+        return connect(settings, trust_folder=True), _model(settings)
+    except CheckpointError:
+        if recording is None or settings.model is None or not recording.exists():
+            raise
+        return None, settings.model
 
 
 async def _run(

@@ -216,7 +216,9 @@ def _statement(file: _File) -> Span | None:
         lines = node.end_point[0] - node.start_point[0] + 1
         if node.type.endswith(_STATEMENT) and lines <= MAX_HOLE_LINES and not node.has_error:
             text = file.text.encode("utf-8", "replace")[byte : node.end_byte].decode("utf-8", "replace")
-            best = (file.starts[number] + first, file.starts[number] + first + len(text.rstrip()))
+            end = file.starts[number] + first + len(text.rstrip())
+            if not file.text[end:].partition("\n")[0].strip():  # else the cursor would be in the middle of a line
+                best = (file.starts[number] + first, end)
         node = node.parent
     return best
 

@@ -94,7 +94,9 @@ def _hole(
 
 
 def _human_eval_infilling(entry: Mapping[str, Any]) -> Hole:
-    return _hole(entry["task_id"], "python", entry["prompt"], entry["canonical_solution"], entry["suffix"])
+    # The last part of an id is the hole's: those of one problem are no more independent than those of one file.
+    problem = str(entry["task_id"]).rpartition("/")[0] or str(entry["task_id"])
+    return _hole(problem, "python", entry["prompt"], entry["canonical_solution"], entry["suffix"])
 
 
 def _santacoder_fim(entry: Mapping[str, Any]) -> Hole:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -38,7 +39,8 @@ class Recording:
 class Tape:
     """Implements `engines.Engine` over another engine; `layout` overrides the request's.
 
-    With `whole`, a generation is always taken to its end, so that rules that stop later can be tried on it.
+    With `whole`, a generation is always taken to its end, so that rules that stop later can be tried on it; so it is with a
+    file, which holds nothing else. The engine is not needed before something is asked that is not on the tape.
     """
 
     def __init__(
@@ -54,17 +56,18 @@ class Tape:
         self._engine = engine
         self._model = model
         self._layout = layout
-        self._whole = whole
+        self._whole = whole or file is not None
         self._file = file
         self._recordings: dict[str, Recording] = {}
+        self._windows: dict[str, int | None] = {}
         self.last: Recording | None = None
         """What the latest request got."""
         if file is not None and file.exists():
-            for line in file.read_text("utf-8").splitlines():
-                entry = json.loads(line)
-                key, pieces = entry.pop("key"), entry.pop("pieces")
-                pieces = [(text, logprobs) for text, logprobs in pieces]
-                self._recordings[key] = Recording(pieces=pieces, **entry)
+            for number, line in enumerate(_whole_lines(file), 1):
+                try:
+                    self._read(json.loads(line))
+                except (ValueError, KeyError, TypeError) as error:
+                    raise StarfillError(f"{file}:{number}: no recording of generations; name another file") from error
 
     @property
     def primes(self) -> bool:
@@ -73,13 +76,20 @@ class Tape:
 
     @property
     def window(self) -> int | None:
-        """The engine's."""
+        """The engine's, as it was when the tape began."""
+        if self._model in self._windows:
+            return self._windows[self._model]
         return None if self._engine is None else self._engine.window
 
+    async def begin(self) -> None:
+        """Have the engine ready, unless there is a tape of its model already."""
+        if self._engine is not None and self._model not in self._windows:
+            await self._engine.ready(invoked=True, progress=None)
+            self._windows[self._model] = self._engine.window
+            self._write({"model": self._model, "window": self._engine.window})
+
     async def ready(self, *, invoked: bool, progress: Progress | None) -> None:
-        """See `engines.Engine`."""
-        if self._engine is not None:
-            await self._engine.ready(invoked=invoked, progress=progress)
+        """At any time: what is not on the tape waits for the engine when it is asked."""
 
     @asynccontextmanager
     async def complete(self, request: CompletionRequest | bytes) -> AsyncIterator[AsyncIterator[Chunk]]:
@@ -121,6 +131,7 @@ class Tape:
     @asynccontextmanager
     async def _record(self, key: str, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[Chunk]]:
         assert self._engine is not None  # noqa: S101
+        await self._engine.ready(invoked=True, progress=None)
         recording = self.last = Recording()
         started = perf_counter()
         async with self._engine.complete(json.dumps(body).encode()) as chunks:
@@ -140,17 +151,28 @@ class Tape:
 
     def _keep(self, key: str, recording: Recording) -> None:
         self._recordings[key] = recording
-        if self._file is not None:
-            entry = {
+        self._write(
+            {
                 "key": key,
                 "pieces": recording.pieces,
-                "seconds": [round(moment, 4) for moment in recording.seconds],
+                "seconds": recording.seconds,
                 "finish": recording.finish,
                 "cached": recording.cached,
                 "computed": recording.computed,
             }
+        )
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        if self._file is not None:
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
+
+    def _read(self, entry: dict[str, Any]) -> None:
+        if "key" not in entry:
+            self._windows[entry["model"]] = entry["window"]
+            return
+        key, pieces = entry.pop("key"), entry.pop("pieces")
+        self._recordings[key] = Recording(pieces=[(text, logprobs) for text, logprobs in pieces], **entry)
 
 
 def request_key(body: dict[str, Any], model: str = "") -> str:
@@ -162,12 +184,21 @@ def request_key(body: dict[str, Any], model: str = "") -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
+def _whole_lines(file: Path) -> list[str]:
+    """A recording's lines; a last one whose end was never written is taken away, for the next to stand in its place."""
+    data = file.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        os.truncate(file, len(whole))
+    return whole.decode("utf-8", "replace").splitlines()
+
+
 def _note(recording: Recording, chunk: Chunk, moment: float) -> None:
     if chunk.index:
         return
     if chunk.text or chunk.logprobs:
         recording.pieces.append((chunk.text, list(chunk.logprobs)))
-        recording.seconds.append(moment)
+        recording.seconds.append(round(moment, 4))  # as it is written, so that a second run says the same
     recording.finish = chunk.finish_reason or recording.finish
     if chunk.extension:
         recording.cached = chunk.extension.get("cached", 0)

@@ -8,6 +8,7 @@ a stream, looks at each sign once; a sign that may be part of an emoji waits for
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Final
 
 from lsp_server.reasons import Reason
@@ -43,11 +44,38 @@ UNSEEN: Final = re.compile(
 
 _KEY = re.compile(
     r"(?<![0-9A-Za-z])"
-    r"(AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|[rs]k_live_|sk-(?:ant|proj|svcacct)-|AIza|npm_|pypi-|hf_)"
+    rf"(?:(A[KS]IA)[A-Z2-7]{{{SHOWN_OF_A_KEY + 1},}}"
+    r"|(github_pat_|glpat-|xox[abeoprs]-|[rs]k_live_|sk-(?:ant|proj|svcacct)-|AIza|pypi-)"
     rf"(?=[a-z_-]{{0,{SHOWN_OF_A_KEY}}}[0-9A-Z])"  # random text, no words
-    rf"[0-9A-Za-z_-]{{{SHOWN_OF_A_KEY + 1},}}"
+    rf"[0-9A-Za-z_-]{{{SHOWN_OF_A_KEY + 1},}})"
 )
+_TOKEN = re.compile(rf"(?<![0-9A-Za-z])(gh[pousr]_|npm_|hf_)[0-9A-Za-z]{{{SHOWN_OF_A_KEY + 1},}}")
+"""What may as well be a name: these marks begin names too, and a token has letters alone after them."""
+_NO_WORDS = re.compile(r"[0-9]|(?<![a-z])[a-z][A-Z]")
+"""What words written together have not: digits, one small letter between capitals."""
+_NO_LONG_WORDS = re.compile(r"[A-Z]{2}[a-z]")
+_LONG = 20  # signs of a run that few names have
 _PRIVATE_KEY = re.compile(r"(-----BEGIN [A-Z ]{0,24}PRIVATE KEY(?: BLOCK)?-----)\s{0,8}[0-9A-Za-z+/]")
+
+
+def _shown_of_token(match: re.Match[str]) -> int | None:
+    """Up to before the sign that no name goes on with: where that is does not depend on what follows."""
+    run = match[0][len(match[1]) :]
+    found = [
+        max(least, odd.end())
+        for pattern, least in ((_NO_WORDS, SHOWN_OF_A_KEY + 1), (_NO_LONG_WORDS, _LONG))
+        if (odd := pattern.search(run)) and len(run) >= least
+    ]
+    return match.end(1) + min(found) - 1 if found else None
+
+
+_LIVE: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], int | None]], ...] = (
+    (_KEY, lambda match: match.end(match.lastindex or 0) + SHOWN_OF_A_KEY),
+    (_TOKEN, _shown_of_token),
+    (_PRIVATE_KEY, lambda match: match.end(1)),
+)
+"""What looks like a key, and up to where it may be shown; None if it is none after all."""
+
 _TAIL = 128  # characters before a piece that a match may have begun in
 
 
@@ -70,10 +98,10 @@ class CleanStream:
         text = self._tail + self._held + self._with_our_line_ends(piece)
         end = self._seen(text, len(self._tail))
         text, self._held = text[:end], text[end:]
-        for pattern, shown in ((_KEY, SHOWN_OF_A_KEY), (_PRIVATE_KEY, 0)):
+        for pattern, shown in _LIVE:
             for match in pattern.finditer(text):
-                if match.end() > len(self._tail):
-                    text = text[: max(len(self._tail), match.end(1) + shown)]
+                if match.end() > len(self._tail) and (last := shown(match)) is not None:
+                    text = text[: max(len(self._tail), last)]
                     self.cut = Reason.SECRET
                     break
         piece = text[len(self._tail) :]

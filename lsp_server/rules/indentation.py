@@ -6,17 +6,19 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
+from lsp_server.rules.languages import PLAIN, Language
 from lsp_server.window import Window
 
 _INDENTS = re.compile(r"^([ \t]+)\S", re.MULTILINE)
+_AS_SAID = frozenset({"makefile"})  # where tabs mean something that blanks do not
 _LOOKED_AT = 8_192  # characters above the cursor
 
 
 class Indenter:
     """Rewrites the blanks at the starts of a stream's lines. A document without indentation leaves them alone."""
 
-    def __init__(self, window: Window, *, active: bool = True) -> None:
-        self._unit = document_unit(window) if active else None
+    def __init__(self, window: Window, language: Language = PLAIN, *, active: bool = True) -> None:
+        self._unit = document_unit(window) if active and language.id not in _AS_SAID else None
         self._pending: list[str] | None = None
         self._at_start = active and window.line_before.isspace() and not opens_above(window)
         self._model_unit = 0

@@ -6,28 +6,25 @@ Good enough for shaping in any language, and right about a text that does not pa
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
 from lsp_server.rules.languages import Language
+from lsp_server.rules.quoting import (
+    CLOSERS,
+    LONE,
+    OPENERS,
+    PAIRS,
+    TRIPLE,
+    Character,
+    Heredoc,
+    has_heredocs,
+    has_literals,
+    literal_of,
+    quotes_of,
+)
 
-OPENERS = "([{"
-CLOSERS = ")]}"
-PAIRS = dict(zip(CLOSERS, OPENERS, strict=True))
-
-_C_QUOTES = "\"'"
-_SCRIPT_QUOTES = "\"'`"
-_QUOTES = {
-    **dict.fromkeys(("javascript", "javascriptreact", "typescript", "typescriptreact", "go", "shellscript"), _SCRIPT_QUOTES),
-    **dict.fromkeys(("html", "xml", "xsl", "jsp", "markdown", "rmd", "latex", "restructuredtext", "yaml"), ""),
-    **dict.fromkeys(
-        ("python", "c", "cpp", "cuda-cpp", "csharp", "java", "kotlin", "scala", "groovy", "dart", "php", "perl", "ruby",
-         "r", "lua", "elixir", "julia", "css", "sql", "awk", "solidity", "powershell", "coffeescript", "thrift", "proto"),
-        _C_QUOTES,
-    ),
-}  # fmt: skip
-_DEFAULT_QUOTES = '"'  # elsewhere an apostrophe may be a lifetime, an attribute, a quotation or a prime
-_TRIPLE = frozenset({"python", "julia", "elixir", "groovy", "kotlin", "scala", "dart", "java", "coffeescript"})
 _WORD_START = r"(?<![^\s;&|()])"
 _BEGINS = {
     **dict.fromkeys(("shellscript", "tcsh", "powershell", "tcl"), _WORD_START),  # not `$#`, `${#names[@]}`
@@ -68,6 +65,7 @@ def surroundings(language: Language, prefix: str, suffix: str) -> Around:
     if inside:
         below = _after(inside, below, language)
     _, closed, _ = _scan(language, below)
+    closed = _without_lone(language, closed, opened)
     if complete and len(suffix) <= _AROUND:
         more = len(closed) - len(opened)
         awaited, rest = (closed[:more], closed[more:]) if more > 0 else ("", closed)
@@ -112,9 +110,26 @@ def _scan(language: Language, text: str) -> tuple[str, str, str]:
                 stack.pop()
             elif not stack:
                 closed.append(piece)
-        elif match.end() == len(text):
+        elif kind != "literal" and match.end() == len(text):
             inside = _left_open(language, kind or "", piece)
     return "".join(stack), "".join(closed), inside
+
+
+def _without_lone(language: Language, closed: str, opened: str) -> str:
+    """What is closed below without the parentheses that close nothing."""
+    kept, left = "", list(opened)
+    for sign in closed:
+        if left and left[-1] == PAIRS[sign]:
+            left.pop()
+        elif stands_alone(language, sign, left):
+            continue
+        kept += sign
+    return kept
+
+
+def stands_alone(language: Language, closer: str, opened: Sequence[str]) -> bool:
+    """Whether a closing bracket closes nothing: a parenthesis where it need not, behind these that are open."""
+    return closer == ")" and language.id in LONE and (not opened or opened[-1] != "(")
 
 
 def _left_open(language: Language, kind: str, piece: str) -> str:
@@ -133,7 +148,7 @@ def _left_open(language: Language, kind: str, piece: str) -> str:
 
 def _after(inside: str, below: str, language: Language) -> str:
     """What follows the string or comment that the cursor is in."""
-    if inside in _SCRIPT_QUOTES and inside != "`":
+    if inside in ("'", '"'):
         line, newline, rest = below.partition("\n")
         at = line.find(inside)
         return (line[at + 1 :] if at >= 0 else "") + newline + rest
@@ -149,9 +164,11 @@ def _after(inside: str, below: str, language: Language) -> str:
 
 @cache
 def _pattern(language: Language) -> re.Pattern[str]:
-    quotes = _QUOTES.get(language.id, _DEFAULT_QUOTES)
+    quotes = quotes_of(language)
     parts = []
-    if language.id in _TRIPLE:
+    if literal := literal_of(language):
+        parts.append(f"(?P<literal>{literal})")
+    if language.id in TRIPLE:
         parts.append(
             r'(?P<triple>"""(?:\\.|[^\\])*?(?:"""|\Z)'
             + (r"|'''(?:\\.|[^\\])*?(?:'''|\Z)" if "'" in quotes else "")
@@ -170,6 +187,15 @@ def _pattern(language: Language) -> re.Pattern[str]:
     return re.compile("|".join(parts), re.DOTALL)
 
 
+def _announcing(language: Language, before: str) -> str:
+    """What stands left of the cursor from `<<` on, if that is in no comment, string or arithmetic."""
+    code = _pattern(language).sub(
+        lambda found: found[0] if found.lastgroup == "bracket" else " " * len(found[0]), before
+    )
+    at = code.find("<<")
+    return "" if at < 0 or "((" in code[:at] else before[at:]
+
+
 def line_comment_of(language: Language) -> str | None:
     """The line comment's sign, unless it is one that code is full of."""
     marker = language.line_comment
@@ -180,21 +206,24 @@ class Lexer:
     """One stream, sign by sign, from the state at the cursor. Work per sign does not grow with the stream."""
 
     def __init__(self, language: Language, inside: str, before: str = "") -> None:
-        """`before` is the sign left of the cursor."""
-        self._quotes = _QUOTES.get(language.id, _DEFAULT_QUOTES)
-        self._triple = language.id in _TRIPLE
+        """`before` is what stands left of the cursor in its line, or the end of it."""
+        self._quotes = quotes_of(language)
+        self._triple = language.id in TRIPLE
         self._marker = line_comment_of(language)
         self._block = language.block_comment
         self._in_block = bool(inside) and inside not in self._quotes and len(inside) == 1 and not self._is_line(inside)
         self._in_line = bool(inside) and self._is_line(inside)
         self.quote = inside if inside and not (self._in_block or self._in_line) else ""
-        """The quote of the string that the stream is in; "" outside of strings."""
+        """The quote of the string that the stream is in, `<<` in a text up to a word; "" outside of strings."""
         self.opened: list[str] = []
         """Brackets that the stream opened and did not close, outermost first."""
         self._escaped = False
         self._tail = ""
         self._begins = re.compile(_BEGINS.get(language.id, ""))
-        self._before = before  # the sign before the tail
+        self._before = before  # what stands left of the tail
+        left = before if self.in_code else ""
+        self._character = Character(language, left, self.opened) if has_literals(language) else None
+        self._heredoc = Heredoc(language, _announcing(language, left)) if has_heredocs(language) else None
 
     @property
     def in_code(self) -> bool:
@@ -212,6 +241,8 @@ class Lexer:
             self._in_block = not self._tail.endswith(end)
         elif self.quote:
             self._in_string(sign)
+        elif self._character and self._character.takes(sign, self._before + tail):
+            pass
         elif sign in self._quotes:
             self.quote = sign * 3 if self._triple and tail[-2:] == sign * 2 else sign
         elif self._marker and self._tail.endswith(self._marker) and self._begins_comment(self._marker):
@@ -225,6 +256,10 @@ class Lexer:
                 return True
             if self.opened[-1] == PAIRS[sign]:
                 self.opened.pop()
+        if self._heredoc and self.quote != "<<":
+            shifts = self.opened[-2:] == ["(", "("]
+            begins = self._heredoc.begins(sign, self._tail if self.in_code and not shifts else "")
+            self.quote = "<<" if begins and not self.quote else self.quote
         return False
 
     def _begins_comment(self, marker: str) -> bool:
@@ -232,7 +267,9 @@ class Lexer:
         return self._begins.match(self._before + self._tail, at) is not None
 
     def _in_string(self, sign: str) -> None:
-        if self._escaped:
+        if self._heredoc and self.quote == "<<":
+            self.quote = "" if self._heredoc.ends(sign) else self.quote
+        elif self._escaped:
             self._escaped = False
         elif sign == "\\":
             self._escaped = True

@@ -1,4 +1,4 @@
-"""A model that has lost its way says the same again and again; found as it streams, in constant work per sign."""
+"""A model that has lost its way says the same again and again; found as it streams, in constant work per sign and line."""
 
 from __future__ import annotations
 
@@ -28,3 +28,34 @@ class Repetition:
                 runs[period] = 0
         self._text = (text + sign)[-LONGEST:] if size >= 2 * LONGEST else text + sign
         return found if found and any(map(str.isalpha, self._text[-found:])) else 0
+
+
+class Lines:
+    """Watches the lines of one stream for one that comes twice in a row, and for the same lines three times in a row.
+
+    A line that comes three times with others between is none: blocks end in the same braces, `break;` and `return err`.
+    """
+
+    def __init__(self) -> None:
+        self._said: list[str] = []
+        self._previous = ""
+        self._seen: dict[str, list[tuple[int, int]]] = {}
+        """Of each line the last two times: its number, and where it began."""
+
+    def ended(self, line: str, whole: str, start: int) -> int | None:
+        """Take a line that has text and began at `start` -> where the stream should have ended; None if it may go on.
+
+        `whole` is the line with what stood left of the cursor.
+        """
+        before, self._previous = self._previous, whole
+        if whole == before and len(line.strip()) > SHORTEST - 1:
+            return start - 1
+        number, seen = len(self._said), self._seen.setdefault(line, [])
+        self._said.append(line)
+        if len(seen) == 2:
+            (first, _), (second, again) = seen
+            if self._said[first:second] == self._said[second:number]:
+                return again - 1
+            del seen[0]
+        seen.append((number, start))
+        return None

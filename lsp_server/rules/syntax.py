@@ -53,12 +53,14 @@ def longest_that_parses(language: Language, prefix: str, text: str, suffix: str)
     return text
 
 
-def _broken(node: Node) -> Iterator[Node]:
-    if node.is_missing or node.is_error:
-        yield node
-    if node.has_error:
-        for child in node.children:
-            yield from _broken(child)
+def _broken(root: Node) -> Iterator[Node]:
+    left = [root]  # not by recursion: a text may nest deeper than Python's stack
+    while left:
+        node = left.pop()
+        if node.is_missing or node.is_error:
+            yield node
+        if node.has_error:
+            left += node.children
 
 
 @cache

@@ -107,7 +107,7 @@ def read_file(path: Path) -> Layer:
     except TooLarge as error:
         raise StarfillError(f"{path}: larger than {MAX_FILE} bytes; keep settings alone in it") from error
     try:
-        found = tomllib.loads(data.decode())
+        found = tomllib.loads(data.decode("utf-8-sig"))  # some editors begin it with a mark
     except UnicodeDecodeError as error:
         raise StarfillError(f"{path}: not UTF-8; save it as that") from error
     except (ValueError, RecursionError) as error:
@@ -127,7 +127,8 @@ class LiveSettings:
     """The settings of one running server, as they change.
 
     A file that cannot be read when the server starts switches completion off until it is mended: nobody knows what it
-    excludes. One that breaks later leaves things as they were. Either way there is a notice.
+    excludes. One that breaks later leaves things as they were. Either way there is a notice. One that is gone or empty may be
+    about to be written: what it said holds until it is so at two looks in a row.
     """
 
     def __init__(self, flags: Mapping[str, Any], clock: Callable[[], float], file: Path | None = None) -> None:
@@ -139,6 +140,8 @@ class LiveSettings:
         self._options = Layer()
         self._configuration = Layer()
         self._stamp: Stamp | None = None
+        self._doubted = False
+        """Whether the file was gone or empty at the last look, and was not before."""
         self._looked_at = clock()
         self._told: set[str] = set()
         self._untold: list[Notice] = []
@@ -151,7 +154,7 @@ class LiveSettings:
         if now - self._looked_at < LOOK_EVERY:
             return False
         self._looked_at = now
-        if self._path is None or stamp_of(self._path) == self._stamp:
+        if self._path is None or (stamp_of(self._path) == self._stamp and not self._doubted):
             return False
         self._read_file()
         return self._changed()
@@ -196,13 +199,22 @@ class LiveSettings:
             self._file = Layer()
             return
         self._stamp = stamp_of(self._path)  # before the look, so that what is written meanwhile is seen next time
+        doubted, self._doubted = self._doubted, False
         try:
-            self._file = read_file(self._path)
+            found = read_file(self._path)
         except StarfillError as error:
             remedy = "completion is off until it is mended" if self._file is None else "what it said before still holds"
             self._tell([Notice(f"{error}; {remedy}")])
             return
-        self._tell(self._file.notices)
+        if self._file is not None and self._file.values and not found.values and not found.notices:
+            if not doubted:
+                self._doubted = True
+                return
+            self._tell(
+                [Notice(f"{self._path}: it sets nothing any more, so that its settings and what it excluded are gone")]
+            )
+        self._file = found
+        self._tell(found.notices)
 
     def _editor_layer(self, section: Any) -> Layer:
         if not isinstance(section, Mapping):

@@ -58,12 +58,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A failure shows what the language servers said last."""
+    """A failure shows what the language servers said last, and what stood in the editor."""
     report = yield
-    world = getattr(item, "funcargs", {}).get("world")
-    if report.failed and isinstance(world, World):
-        for file, messages in sorted(world.logs().items(), key=lambda log: log[0].stat().st_mtime)[-2:]:
-            report.sections.append((file.name, "\n".join(messages[-_SAID:])))
+    if report.failed:
+        for name, thing in getattr(item, "funcargs", {}).items():
+            if isinstance(thing, World):
+                for file, messages in sorted(thing.logs().items(), key=lambda log: log[0].stat().st_mtime)[-2:]:
+                    report.sections.append((file.name, "\n".join(messages[-_SAID:])))
+            elif isinstance(thing, VSCode):
+                report.sections.append((name, f"{thing.text()}\n--\n{thing.status()}"))
     return report
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import re
+import string
 import sys
 import unicodedata
 from itertools import pairwise
@@ -20,6 +22,7 @@ UNSEEN_SIGNS = (
     "\U000e0041\U000e0100\ue000\U0010ffff\ufe0e\ufe0f\U000e007f"
 )
 SEEN_SIGNS = "ab \t\n\r'\"()é世\U0001f600\u0301\u20e3"
+ALPHANUMERIC = string.ascii_letters + string.digits
 EMOJI = {
     "a family": "👨\u200d👩\u200d👧\u200d👦",
     "one with a skin colour": "👩🏽\u200d💻",
@@ -55,7 +58,11 @@ KEYS = {
     "a PyPI token": "pypi-AgEIcHlwaS5vcmcCJDAwMDAwMDAw",
     "a Hugging Face token": "hf_AbCdEfGhIjKlMnOpQrStUvWxYz01234567",
 }
-WORDS = ("npm_lifecycle_event", "hf_transformers_home", "AKIA", "sk-learn-contrib-tools", "ghp_", "pypi-publish-action")
+WORDS = (
+    "npm_lifecycle_event", "hf_transformers_home", "AKIA", "sk-learn-contrib-tools", "ghp_", "pypi-publish-action",
+    "ASIA_PACIFIC_REGION", "ASIAN_LANGUAGES", "hf_ModelForCausalLM", "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",
+    "hf_GPTBigCodeModel", "hf_TRANSFORMERS_CACHE", "npm_config_REGISTRY", "npm_InstallGlobally", "gho_OAuthClientId",
+)  # fmt: skip
 
 
 def shown(pieces: list[str], prefix: str = "", suffix: str = "") -> tuple[str, Reason | None]:
@@ -164,7 +171,40 @@ def test_a_key_is_not_shown_whole(key: str) -> None:
 
 @pytest.mark.parametrize("word", WORDS)
 def test_a_word_that_begins_like_a_key_is_shown(word: str) -> None:
-    assert shown([f"f('{word}')"]) == (f"f('{word}')", None)
+    for pieces in ([f"f('{word}')"], list(f"f('{word}')")):
+        assert shown(pieces) == (f"f('{word}')", None)
+    for at in range(1, len(word)):
+        assert shown([f"{word[at:]}')"], prefix=f"f('{word[:at]}") == (f"{word[at:]}')", None)
+
+
+@pytest.mark.parametrize(
+    ("mark", "alphabet", "length"),
+    [("hf_", string.ascii_letters, 34), ("npm_", ALPHANUMERIC, 36), ("ghp_", ALPHANUMERIC, 36)],
+)
+def test_a_token_of_letters_alone_is_told_from_a_name_before_much_of_it_is_shown(
+    mark: str, alphabet: str, length: int
+) -> None:
+    rng = random.Random(1)
+    shares = []
+    for _ in range(1_000):
+        token = mark + "".join(rng.choices(alphabet, k=length))
+        text, cut = shown([token])
+        assert cut is Reason.SECRET
+        assert (text, cut) == shown(list(token))
+        shares.append(len(text.removeprefix(mark)))
+    assert max(shares) < length - 6
+    assert sorted(shares)[len(shares) * 95 // 100] <= length * 3 // 5
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    mark=st.sampled_from(("hf_", "npm_", "gho_", "AKIA", "ASIA", "glpat-", "pypi-")),
+    run=st.text(st.sampled_from("abXYZ37_-"), max_size=30),
+    places=cuts,
+)
+def test_a_key_is_cut_at_the_same_sign_in_whatever_pieces_it_comes(mark: str, run: str, places: list[int]) -> None:
+    text = f"x = {mark}{run};"
+    assert shown(split(text, places)) == shown([text]) == shown(list(text))
 
 
 @pytest.mark.parametrize("kind", ["", "RSA ", "EC ", "OPENSSH ", "ENCRYPTED "])

@@ -365,12 +365,12 @@ async def test_a_selection_beyond_the_window_is_refused_in_words(alpaca: Served)
 
 @async_test()
 async def test_what_looks_like_a_live_key_is_never_applied() -> None:
-    with scripted_engine("key = 'AKIA" + "Q7XK2PZ94MWT8RBN'\nother = 1\n", "--instruct", "alpaca") as engine:
+    with scripted_engine("key = 'AKIA" + "Q7XK2PZ54MWT6RBN'\nother = 1\n", "--instruct", "alpaca") as engine:
         async with opened(engine, quiet=True) as editor:
             asked = applies(editor)
             reply = await rewrite(editor, "Shorter.", span(3, 0, 6, 0)).result()
             assert reply["reason"] == "secret"
-            assert "MWT8RBN" not in reply["text"]
+            assert "MWT6RBN" not in reply["text"]
             assert not asked
 
 

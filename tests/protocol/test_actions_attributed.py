@@ -23,8 +23,10 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build_index(paths.attribution_index(), folder)
 
 
-async def explained(said: str, **settings: Any) -> tuple[dict[str, Any], list[Any]]:
-    """The reply, and what of the answer was sent beside it."""
+async def explained(
+    said: str, task: str = "explain", text: str = "x = 1\n", **settings: Any
+) -> tuple[dict[str, Any], list[Any]]:
+    """The reply about a whole text, and what of the answer was sent beside it."""
     async with InsideSession(QuickEngine(said), {"actions": "on", **settings}) as inside:
         options = {"starfill": {"answers": True}}
         params = {"processId": None, "rootUri": None, "capabilities": {}, "initializationOptions": options}
@@ -32,10 +34,10 @@ async def explained(said: str, **settings: Any) -> tuple[dict[str, Any], list[An
         inside.tell("initialized", {})
         inside.tell(
             "textDocument/didOpen",
-            {"textDocument": {"uri": URI, "languageId": "python", "version": 1, "text": "x = 1\n"}},
+            {"textDocument": {"uri": URI, "languageId": "python", "version": 1, "text": text}},
         )
-        where = {"start": {"line": 0, "character": 0}, "end": {"line": 1, "character": 0}}
-        argument = {"task": "explain", "uri": URI, "range": where}
+        where = {"start": {"line": 0, "character": 0}, "end": {"line": text.count("\n"), "character": 0}}
+        argument = {"task": task, "uri": URI, "range": where}
         command = {"command": "starfill.action", "arguments": [argument]}
         reply = (await inside.ask(2, "workspace/executeCommand", command))["result"]
         beside = [each["params"] for each in inside.channel.sent if each.get("method") == "starfill/answer"]
@@ -58,3 +60,13 @@ async def test_an_answer_is_withheld_with_all_that_was_said_on_the_way() -> None
     reply, beside = await explained(said, attribution="withhold")
     assert (reply["text"], reply["reason"]) == ("", "verbatim")
     assert [each["text"] for each in beside] == [""]
+
+
+@async_test()
+async def test_what_the_user_has_written_is_no_news_in_what_takes_its_place() -> None:
+    lines = KNOWN.splitlines(keepends=True)
+    mine, fixed = "".join(lines[10:16]), "".join([*lines[10:15], "v15 = 0\n"])
+    reply, _ = await explained(fixed, "fix", mine, attribution="withhold")
+    assert (reply["text"], reply["reason"], reply["attribution"]) == (fixed.strip(), "not_applied", [])
+    more, _ = await explained("".join(lines[10:20]), "fix", mine, attribution="withhold")
+    assert (more["text"], more["reason"]) == ("", "verbatim")  # four of the lines are the model's

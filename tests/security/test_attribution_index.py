@@ -141,6 +141,32 @@ def test_places_that_all_grams_lead_to_are_bounded(tmp_path: Path) -> None:
     assert (time.process_time() - began) / 5 < 0.1
 
 
+def test_a_text_that_repeats_itself_costs_what_its_length_explains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agreed = 0
+    common = passages._common
+
+    def counted(left: memoryview, right: memoryview) -> int:
+        nonlocal agreed
+        found = common(left, right)
+        agreed += found
+        return found
+
+    monkeypatch.setattr(passages, "_common", counted)
+    for count in (8_000, 16_000):
+        folder = write(tmp_path / f"code{count}", {"a.py": "0, " * count})
+        index, _ = build_index(tmp_path / f"home{count}" / "index", folder)
+        agreed, stopped = 0, list[int]()
+        (passage,) = passages.of_text(index, "0, " * count, 50, stopped.append)
+        assert (passage.begin, passage.end) == (0, 2 * count)
+        assert len(stopped) == 1
+        assert agreed <= 2 * count * passages.COMPARED_A_TOKEN * 512 * 2
+    index, _ = build_index(tmp_path / "home" / "index", write(tmp_path / "code", {"a.py": TEXT, "b.py": TEXT}))
+    assert passages.of_text(index, TEXT, 50, stopped.append)
+    assert len(stopped) == 1  # of what people write nothing is left out
+
+
 def test_nothing_unseen_is_told_of_a_source(tmp_path: Path) -> None:
     folder = write(
         tmp_path / "code", {"a\u202e\x1b[31m.py": TEXT, "package.json": '{"name": "x\\u0007y\\nz", "license": "MIT"}'}

@@ -111,10 +111,38 @@ def test_a_base_model_is_shown_where_its_code_is_to_begin() -> None:
     prompt = lay_out(Form.ASSISTANT, "Fix it.", "x = 1", edits=True)
     assert prompt.text == f"{dialogue.HEAD} Fix it.\n\n```\nx = 1\n```\n\nAssistant:\n\n```\n"
     assert prompt.opened
-    assert prompt.stop[0] == "\n```"
+    assert prompt.stop == ("\n```",)  # what ended elsewhere, as at a line of dashes, would be applied without its rest
     text = lay_out(Form.ASSISTANT, "Explain it.", "x = 1", edits=False)
     assert text.text.endswith("x = 1\n```\n\nAssistant:")
     assert not text.opened
+
+
+PAGE = "# Title\n\nIntro\n\n```sh\nmake\n```\n\nMore"
+
+
+@pytest.mark.parametrize(
+    ("code", "language", "fence"),
+    [
+        ("x = 1", "python", "```"),
+        ('"""\n    ```\n    x\n    ```\n"""', "python", "````"),
+        (PAGE, "plaintext", "````"),
+        ("Intro", "markdown", "````"),  # for the blocks that the answer may add
+        ("`````\n```\n`````", "markdown", "``````"),
+        ("~~~~~\na\n~~~~~", "python", "```"),
+    ],
+)
+def test_a_fence_is_one_that_nothing_in_the_code_closes(code: str, language: str, fence: str) -> None:
+    prompt = lay_out(Form.ASSISTANT, "Fix it.", code, by_id(language), edits=True)
+    assert f"\n\n{fence}\n{code}\n{fence}\n\nAssistant:\n\n{fence}\n" in prompt.text
+    assert prompt.stop == (f"\n{fence}",)
+    assert not any(stop in f"\n{code}\n" for stop in prompt.stop)
+    assert f"\n{fence}\n{code}\n{fence}\n" in lay_out(Form.ASSISTANT, "?", code, by_id(language), edits=False).text
+
+
+def test_what_stands_in_the_code_ends_no_edit_of_it() -> None:
+    code = "### Input:\n\n{input}"
+    assert lay_out(Form.ALPACA, "Fix it.", code, edits=True).stop == ("\n### Instruction:", "\n### Response:")
+    assert "\n### Input:" in lay_out(Form.ALPACA, "Explain it.", code, edits=False).stop
 
 
 @pytest.mark.parametrize(
@@ -203,6 +231,46 @@ def test_blank_lines_are_where_something_is_written_and_keep_their_blanks(
 )
 def test_the_code_of_an_answer(said: str, opened: bool, code: str) -> None:
     assert as_code(said, opened=opened) == code
+
+
+DOCUMENTED = 'def f():\n    """As in\n\n    ```\n    f()\n    ```\n    """\n    return 1'
+TEMPLATE = 'PAGE = """\n```sh\nmake\n```\n"""\nrest = 1'
+
+
+@pytest.mark.parametrize(
+    ("said", "asked", "language", "code"),
+    [
+        (PAGE, PAGE, "plaintext", PAGE),
+        (PAGE, "# Title", "markdown", PAGE),
+        (f"```markdown\n{PAGE}\n```", PAGE, "markdown", PAGE),
+        (f"\n````md\n{PAGE}\n````\n", PAGE, "markdown", PAGE),
+        (f"```\n{PAGE}\n```", PAGE, "plaintext", PAGE),
+        ("```sh\nmake all\n```", "```sh\nmake\n```", "markdown", "```sh\nmake all\n```"),
+        ("```sh\nmake all\n```\n\nMore", "```sh\nmake\n```\n\nMore", "markdown", "```sh\nmake all\n```\n\nMore"),
+        ("```md\n```sh\nmake all\n```\n```", "```sh\nmake\n```", "markdown", "```sh\nmake all\n```"),
+        ("# Title\n\n```markdown\n- a\n```", "# Title", "markdown", "# Title\n\n```markdown\n- a\n```"),
+        (DOCUMENTED, "def f():\n    return 1", "python", DOCUMENTED),
+        (f"Here:\n\n```python\n{DOCUMENTED}\n```\n\nIt is one.", "def f():\n    return 1", "python", DOCUMENTED),
+        (TEMPLATE, TEMPLATE, "python", TEMPLATE),
+        (f"```python\n{TEMPLATE}\n```", TEMPLATE, "python", TEMPLATE),
+        (f"Here:\n\n```py\n{TEMPLATE}\n```\n", TEMPLATE, "python", TEMPLATE),
+        ("  ```python\n  x = 1\n  ```", "x = 2", "python", "x = 1"),
+    ],
+)
+def test_nothing_of_an_answer_is_dropped_where_fences_are_text(said: str, asked: str, language: str, code: str) -> None:
+    assert as_code(said, asked, by_id(language), opened=False) == code
+
+
+def test_an_answer_keeps_the_indentation_of_code_that_has_none_in_common() -> None:
+    mixed = "\tfoo()\n        bar()"  # tabs of eight, as in GNU C
+    found = select(Buffer(f"{{\n{mixed}\n}}\n"), Position(1, 0), Position(2, 3), by_id("c"), widen=True)
+    assert (found.indent, found.code) == ("", mixed)
+    assert as_code(mixed, found.code, opened=True) == mixed
+    assert as_code("\tfoo()\n\tbar()", found.code, opened=True) == "\tfoo()\n\tbar()"
+    assert as_code(" \tfoo()\n \tbar()", "foo()\nbar()", opened=True) == "foo()\nbar()"
+    deeper = select(Buffer("\t\tfoo()\n\t        bar()\n"), Position(0, 0), Position(1, 3), by_id("c"), widen=True)
+    assert (deeper.indent, deeper.code) == ("\t", mixed)
+    assert deeper.indented(as_code(mixed, deeper.code, opened=True)) == "\t\tfoo()\n\t        bar()"
 
 
 def test_the_text_of_an_answer() -> None:

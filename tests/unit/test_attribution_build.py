@@ -16,6 +16,7 @@ from lsp_server.attribution import fingerprint, passages, writer
 from lsp_server.attribution.build import GRAM, Built, build
 from lsp_server.attribution.index import Index
 from lsp_server.attribution.layout import SECTIONS, line_of, packed_lines
+from lsp_server.attribution.tokens import TOKEN
 from lsp_server.privacy.small_files import read_bounded
 from tests.harness.corpora import build_index, die, program, write
 
@@ -322,3 +323,32 @@ def test_progress_ends_at_all(folder: Path, target: Path) -> None:
     reading = [news for news in told if news[0] == "reading"]
     assert [news[1] for news in reading] == sorted(news[1] for news in reading)
     assert reading[-1][1] == reading[-1][2] == done.bytes_read == sum(len(text) for text in CODE.values())
+
+
+def test_a_file_is_no_news_to_itself_by_whatever_path_it_was_opened(tmp_path: Path, target: Path) -> None:
+    odd = "sub/\u202e" + "/".join(["deep" * 10] * 12) + "/m\udcff.py"
+    names = {"plain.py": program(41, 60), odd: program(42, 60)}
+    root = write(tmp_path / "real", dict(names))
+    (tmp_path / "link").symlink_to(root)
+    index, _ = build_index(target, root)
+    for name, text in names.items():
+        assert passages.of_completion(index, "", text, 50)
+        assert passages.of_completion(index, "", text, 50, str(tmp_path / "other" / name))
+        for folder in ("real", "link", "link/../link"):
+            assert passages.of_completion(index, "", text, 50, f"{tmp_path}/{folder}/{name}") == []
+
+
+def test_what_is_replaced_is_no_news_in_what_replaces_it(folder: Path, target: Path) -> None:
+    index, _ = build_index(target, folder)
+    text = CODE["a.py"]
+    words = TOKEN(text)
+    assert passages.of_completion(index, "", text, 50)
+    assert passages.of_completion(index, "", text, 50, known=text) == []
+    assert passages.of_completion(index, "", text + "\nmore = 1", 50, known=text) == []
+    mended = " ".join([*words[:60], "mended", *words[61:]])
+    assert passages.of_completion(index, "", mended, 50, known=text) == []
+    half = " ".join(words[: len(words) // 2])
+    (passage,) = passages.of_completion(index, "", text, 50, known=half)  # the other half is the model's
+    assert passage.tokens == len(words)
+    three = " ".join([*words[:40], "x", "y", "z", *words[43:]])
+    assert passages.of_completion(index, "", text, 50, known=three) == []  # less than a tenth of what counts

@@ -78,6 +78,15 @@ def test_nothing_found_says_so(corpus: Path) -> None:
     assert json.loads(attribution("find", "-", "--json", text="x").stdout) == []
 
 
+def test_what_nothing_was_looked_for_in_is_said(tmp_path: Path) -> None:
+    zeros = "0, 0, 0, 0, 0,\n" * 2_000
+    attribution("build", write(tmp_path / "zeros", {"a.py": zeros}))
+    found = attribution("find", "-", text=zeros)
+    assert found.exit_code == 0
+    assert "line 1: 20000 tokens as in zeros, a.py line 1" in found.stdout
+    assert "too much is alike; nothing was looked for from line " in found.stderr
+
+
 def test_a_second_build_says_what_it_did(corpus: Path) -> None:
     attribution("build", corpus, "--length", "60")
     (corpus / "two.py").unlink()

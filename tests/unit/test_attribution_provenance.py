@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -135,3 +137,33 @@ def test_licences_by_their_texts(text: str, name: str) -> None:
 )  # fmt: skip
 def test_licences_by_the_head_of_a_file(head: str, name: str) -> None:
     assert licences.of_head(head) == name
+
+
+def test_metadata_that_nobody_wrote_takes_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What parses in the square of its length is left alone: a downloaded folder must not keep a build from ending."""
+    parsed: list[str] = []
+    loads = tomllib.loads
+
+    def noted(text: str) -> dict[str, object]:
+        parsed.append(text)
+        return loads(text)
+
+    monkeypatch.setattr(tomllib, "loads", noted)
+    keys = (
+        "a." * 9_000 + "a = 1",
+        '"\\"". ' * 9_000 + "a = 1",
+        "'b c' . " * 9_000 + "a = 1",
+        f"x = {{{'a.' * 9_000}a = 1}}",
+    )
+    project = '[project]\nname = "p"\nlicense = "MIT"\n'
+    for number, key in enumerate(keys):
+        said(write(tmp_path / str(number), {"pyproject.toml": f"{project}{key}\n", "a.py": "a"}))
+    assert parsed == []
+    versions = f"version = '{'1.' * 20}'\nurls.a.b.c = 'https://{'www.' * 20}org'\n"
+    root = write(tmp_path / "honest", {"pyproject.toml": project + versions, "a.py": "a"})
+    assert said(root)["a.py"] == ("p", "MIT")
+    began = time.process_time()
+    config = f'[remote "origin"]{chr(10) * 1_000_000}'
+    root = write(tmp_path / "work", {".git/config": config, "a.py": "a"})
+    assert said(root)["a.py"] == ("work", "unknown")
+    assert time.process_time() - began < 5  # it took an hour

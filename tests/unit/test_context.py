@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import random
+import re
+from collections import Counter
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsp_server.context import CHUNK, NEAR, PAUSE, Context, Other, Piece, chunks_of, text_of, tokens_of
+from lsp_server import context as context_of
+from lsp_server.context import (
+    CHUNK,
+    DOCUMENTS,
+    NEAR,
+    PAUSE,
+    Context,
+    Other,
+    Piece,
+    chunks_of,
+    identifiers_near,
+    text_of,
+    tokens_of,
+)
 from lsp_server.window import Window
 
 COMMON = "".join(f"def helper_{n}(self, value):\n    return self.value + {n}\n\n" for n in range(40))
@@ -180,3 +197,104 @@ def test_every_line_stands_in_a_chunk_and_a_chunk_is_what_its_lines_say(count: i
     assert "\r" not in seen
     for chunk in found:
         assert all(word in text_of(source, chunk) for word in chunk.words)
+
+
+@given(seed=st.integers(0, 10**6), budget=st.sampled_from([100, BUDGET, 1_536]))
+@settings(max_examples=40, deadline=None)
+def test_what_is_chosen_is_what_scores_best_among_all_chunks(seed: int, budget: int) -> None:
+    """By the definition, chunk for chunk."""
+    rng = random.Random(seed)
+    names = [f"word_{n}" for n in range(60)]
+
+    def text(lines: int) -> str:
+        return "".join(" ".join(rng.choices(names, k=rng.randrange(5))) + "\n" for _ in range(lines))
+
+    others = [
+        other(str(n), text(rng.randrange(200)), edited=rng.choice([None, 20])) for n in range(rng.randrange(1, 6))
+    ]
+    here = window(f"{text(30)}‸{text(30)}")
+    wanted = identifiers_near(here)
+    chunks = [(source, chunk) for source in others for chunk in chunks_of(source.lines, source.edited or 0)]
+    counts = Counter(word for _, chunk in chunks for word in chunk.words)
+
+    def score(source: Other, words: frozenset[str], first: int) -> float:
+        rare = {word: math.log(1 + (len(chunks) - n + 0.5) / (n + 0.5)) for word, n in counts.items()}
+        recent = 1.5 if source.edited is not None and first <= source.edited < first + CHUNK else 1.0
+        return sum(wanted[word] * rare[word] for word in words if word in wanted) / math.sqrt(len(words)) * recent
+
+    left, chosen, sets = budget, list[tuple[Other, int]](), [frozenset(wanted)]
+    for source, chunk in sorted(chunks, key=lambda each: -round(score(each[0], each[1].words, each[1].first), 9)):
+        tokens = tokens_of(source.path) + tokens_of(text_of(source, chunk))
+        copy = any(2 * len(chunk.words & words) > 0.6 * (len(chunk.words) + len(words)) for words in sets)
+        overlap = any(seen is source and abs(first - chunk.first) < CHUNK for seen, first in chosen)
+        if len(chosen) < 6 and tokens <= left and not copy and not overlap and chunk.words & wanted.keys():
+            chosen.append((source, chunk.first))
+            sets.append(chunk.words)
+            left -= tokens
+    found = Context().around("here", here, 0, 0.0, budget, lambda: others)
+    expected = [(source.path, first) for source, first in chosen][::-1]
+    assert [path for path, _ in found] == [path for path, _ in expected]
+    texts = {(source.path, chunk.first): text_of(source, chunk) for source, chunk in chunks}
+    assert [piece for _, piece in found] == [texts[each] for each in expected]
+
+
+class Counting:
+    """A pattern that counts the characters it reads."""
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self.read = 0
+        self._pattern = pattern
+
+    def findall(self, text: str) -> list[str]:
+        self.read += len(text)
+        return list(self._pattern.findall(text))
+
+
+@pytest.mark.parametrize("width", [48, 500])
+def test_many_long_documents_are_read_a_few_at_a_time_and_once(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = Counting(re.compile(r"[^\W\d]\w{2,}"))
+    monkeypatch.setattr(context_of, "_WORD", words)
+    lines = [f"def load_manifest_{n}(value): return value ".ljust(width - 1, "#") + "\n" for n in range(4_096)]
+    others = [Other(str(n), f"{n}.py", lines, 1) for n in range(DOCUMENTS)]
+    context, read = Context(), list[int]()
+    for jump in range(1, 30):
+        code, line, now = f"load_manifest_{4_000 - jump}(‸)", jump * (NEAR + 1), 0.1 * jump
+        words.read = 0
+        chosen = around(context, code, *others, line=line, now=now)
+        read.append(words.read - len(code))
+        words.read = 0
+        assert around(context, "load_manifest_1(‸)", *others, line=line + 1, now=now) is chosen
+        assert words.read == 0
+    assert max(read) <= 768 * 2**10  # of 3 or 32 MB: some hundredths of a second
+    assert sum(read) <= DOCUMENTS * 256 * 2**10
+    assert read[0] > 0 >= read[-1]
+    assert chosen or width > 48  # a piece of such lines is beyond the budget
+
+
+def test_a_document_that_had_to_wait_is_looked_at_after_the_next_pause() -> None:
+    big = [other(f"big{n}", "".join(f"filler_{n}_{line} = {line}\n" for line in range(4_096)), 1) for n in range(8)]
+    others = (*big, other("last", RARE))
+    context = Context()
+    first = around(context, "load_manifest(‸)", *others)
+    assert first == ()
+    for typed in range(1, 9):
+        assert around(context, "load_manifest(‸)", *others, now=typed * (PAUSE - 0.1)) is first
+    now, found = 8 * PAUSE, tuple[Piece, ...]()
+    for _ in range(9):
+        now += PAUSE
+        found = around(context, "load_manifest(‸)", *others, now=now) or found
+    assert [path for path, _ in found] == ["last.py"]
+    assert around(context, "load_manifest(‸)", *others, now=now + PAUSE) is around(
+        context, "load_manifest(‸)", *others, now=now + 2 * PAUSE
+    )
+
+
+def test_of_a_document_with_long_lines_what_is_near_the_last_edit_is_looked_at() -> None:
+    lines = [f"name_{n} = {'x' * 400}\n" for n in range(4_096)]
+    for near in (0, 17, 2_000, 4_095):
+        found = chunks_of(lines, near)
+        assert sum(len(lines[line]) for line in range(found[0].first, found[-1].first + CHUNK // 2)) <= 256 * 2**10
+        assert any(f"name_{near}" in chunk.words for chunk in found)
+        firsts = [chunk.first for chunk in found]
+        assert firsts == list(range(firsts[0], firsts[-1] + 1, CHUNK // 2))
+        assert min(abs(first - near) for first in firsts) < CHUNK

@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import pytest
 from rich.console import Console
 
 from engine.client import Chunk
-from engine.errors import StarfillError
+from engine.errors import CheckpointError, EngineUnavailable, StarfillError
+from engine.models import ModelSource
 from lsp_server.evaluation import scores
 from lsp_server.evaluation.command import Options, contexts_of, cut_holes, evaluate, kinds_of, layout_of
 from lsp_server.evaluation.holes import Hole, Kind, cut
@@ -88,6 +90,11 @@ def test_a_statement_without_a_grammar_goes_by_indentation_and_brackets() -> Non
     holes = cut([Source("p/a.lua", by_id("lua"), text)], 30, [Kind.STATEMENT], seed=1)
     assert any("\n" in each.truth for each in holes)
     assert all(each.truth.count("(") == each.truth.count(")") for each in holes)
+
+
+def test_a_statement_with_a_comment_beside_it_is_none() -> None:
+    text = "".join(f"value_{n} = compute({n})  # because of {n}\n" for n in range(80))
+    assert cut([Source("p/a.py", by_id("python"), text)], 30, [Kind.STATEMENT], seed=1) == []
 
 
 def test_generated_files_data_and_what_git_ignores_stay_out(tmp_path: Path) -> None:
@@ -272,6 +279,24 @@ def test_a_whole_tape_is_asked_once_and_survives_on_disk(tmp_path: Path) -> None
         asyncio.run(runner.run(other, Tape(None, file=file)))
 
 
+def test_a_recording_that_was_cut_off_goes_on_and_one_of_something_else_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "tape.jsonl"
+    engine = Scripted("1")
+    holes = [hole(f"{name} = ", "1", "\n") for name in ("x", "y")]
+    runner = Runner(64, automatic=True, context=nowhere)
+    first = asyncio.run(runner.run(holes, Tape(engine, file=file)))
+    assert [len(line) > 9 for line in file.read_text().splitlines()] == [True, True]  # whole without being asked to
+    file.write_bytes(file.read_bytes()[:-9])
+    again = asyncio.run(runner.run(holes, Tape(engine, file=file)))
+    assert len(engine.asked) == 3  # the second anew
+    assert [result.text for result, _ in again] == [result.text for result, _ in first]
+    asyncio.run(runner.run(holes, Tape(None, file=file)))
+    for text in ("{}\n", "[]\n", "code\n"):
+        file.write_text(text)
+        with pytest.raises(StarfillError, match=r"tape\.jsonl:1: no recording"):
+            Tape(None, file=file)
+
+
 def test_a_layout_is_another_request_and_a_documents_name_is_not() -> None:
     body = {"prompt": "a", "suffix": "b", "max_tokens": 4, "starfill": {"document": "x", "language": "python"}}
     renamed = body | {"starfill": {"document": "y"}}
@@ -367,3 +392,51 @@ def test_the_command_switches_off_what_there_is_and_writes_what_it_found(
     again = asyncio.run(evaluate(options, {}, console))
     assert len(engine.asked) == asked
     assert again["gains"] == row["gains"]
+
+
+class Gone(Scripted):
+    """An engine that cannot be had."""
+
+    async def ready(self, *, invoked: bool, progress: Any) -> None:
+        raise EngineUnavailable("gone")
+
+
+class Wide(Scripted):
+    """One with a window that other documents go into."""
+
+    @property
+    def window(self) -> int | None:
+        return 8_192
+
+
+@pytest.mark.parametrize("ablate", [False, True])
+def test_a_second_run_with_a_recording_needs_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ablate: bool
+) -> None:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    for name in "ab":
+        body = "".join(f"value_{name}_{n} = compute_{name}({n})\nshared_between_both({n})\n" for n in range(200))
+        (folder / f"{name}.py").write_text(body)
+    options = Options((folder,), 9, contexts=frozenset({"files"}), recording=tmp_path / "tape.jsonl", ablate=ablate)
+    console = Console(file=(tmp_path / "out.txt").open("w"))
+    rows = []
+    for engine in (Wide("1", "\n", "x"), Gone()):
+        monkeypatch.setattr("lsp_server.evaluation.command.connect", lambda *_, now=engine, **__: now)
+        rows.append(asyncio.run(evaluate(options, {}, console)))
+    assert rows[0] == rows[1]
+    with pytest.raises(StarfillError, match="the engine failed: "):  # what is not on it needs one
+        asyncio.run(evaluate(replace(options, seed=5), {}, console))
+
+    def absent(*_: Any, **__: Any) -> None:
+        raise CheckpointError("no such model")
+
+    monkeypatch.setattr("lsp_server.evaluation.command.connect", absent)
+    with pytest.raises(CheckpointError):  # it may be a model of another name
+        asyncio.run(evaluate(options, {}, console))
+    monkeypatch.setattr("lsp_server.evaluation.command.locate", lambda name: ModelSource("a/b", tmp_path))
+    file = tmp_path / "of_a_model.jsonl"
+    monkeypatch.setattr("lsp_server.evaluation.command.connect", lambda *_, **__: Wide("1"))
+    first = asyncio.run(evaluate(replace(options, recording=file), {"model": "a/b"}, console))
+    monkeypatch.setattr("lsp_server.evaluation.command.connect", absent)
+    assert asyncio.run(evaluate(replace(options, recording=file), {"model": "a/b"}, console)) == first

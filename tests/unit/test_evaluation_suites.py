@@ -7,15 +7,19 @@ import gzip
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from engine.errors import StarfillError
+from lsp_server.evaluation import suites
+from lsp_server.evaluation.command import Options, cut_holes, evaluate
 from lsp_server.evaluation.holes import Kind
 from lsp_server.evaluation.passing import figures, solve
-from lsp_server.evaluation.sandbox import isolation, passes, runs
+from lsp_server.evaluation.sandbox import Isolation, _with_last_words, isolation, passes, runs
 from lsp_server.evaluation.suites import FIM_SUITES, card_figure, read_holes, read_problems
 from tests.unit.test_evaluation import Scripted
 
@@ -63,6 +67,49 @@ def test_a_suite_is_read(
     (found,) = read_holes(suite, write(tmp_path, entry))
     assert (found.prefix, found.truth, found.suffix) == (prefix, truth, suffix)
     assert (found.language.id, found.kind) == (language, kind)
+
+
+def test_holes_of_one_problem_are_one_cluster(tmp_path: Path) -> None:
+    kinds = (("SingleLineInfilling", "L0"), ("SingleLineInfilling", "L7"), ("RandomSpanInfilling", "3"))
+    ids = [f"{kind}/HumanEval/{problem}/{part}" for kind, part in kinds for problem in (0, 12)]
+    found = read_holes("humaneval-infilling", write(tmp_path, *(INFILLING | {"task_id": each} for each in ids)))
+    assert sorted({each.path for each in found}) == [
+        "RandomSpanInfilling/HumanEval/0", "RandomSpanInfilling/HumanEval/12",
+        "SingleLineInfilling/HumanEval/0", "SingleLineInfilling/HumanEval/12",
+    ]  # fmt: skip
+
+
+def test_a_suite_is_whole_unless_somebody_asks_for_less(tmp_path: Path) -> None:
+    file = write(tmp_path, *[SANTA] * 250, *[SANTA | {"language": "py", "canonical_solution": "1\nx = 2"}] * 50)
+
+    def cut(**asked: Any) -> list[tuple[str, Kind]]:
+        return [(each.language.id, each.kind) for each in cut_holes(Options((file,), suite="santacoder-fim", **asked))]
+
+    assert len(cut()) == 300
+    assert len(cut(holes=200)) == 200
+    assert cut(languages=("python",)) == [("python", Kind.BLOCK)] * 50
+    assert cut(kinds=(Kind.REST_OF_LINE,)) == [("javascript", Kind.REST_OF_LINE)] * 250
+    with pytest.raises(StarfillError, match="no holes"):
+        cut(languages=("go",))
+    assert Options((file,)).whole_suite and Options((file,), languages=("python",)).whole_suite
+    assert not Options((file,), 200).whole_suite and not Options((file,), kinds=(Kind.LINE,)).whole_suite
+
+
+def test_of_a_suite_with_tests_the_cards_figure_stands_beside_the_whole_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lsp_server.evaluation.command.connect", lambda *_, **__: Scripted("    return 1\n"))
+    monkeypatch.setitem(suites.CARDS, ("starfill-starter", "humaneval"), {"python": 50.0})
+    file = write(tmp_path, HUMAN, HUMAN | {"task_id": "HumanEval/1"})
+    console = Console(file=(tmp_path / "out.txt").open("w"))
+    options = Options((file,), suite="humaneval", run_code=True)
+    for asked, count, figure in ((options, 2, 50.0), (replace(options, holes=1), 1, None)):
+        row = asyncio.run(evaluate(asked, {}, console))["pass"]["python pass@1"]
+        assert (row["n"], row["value"], row["model_card"]) == (count, 100.0, figure)
+    with pytest.raises(StarfillError, match="no problems in go"):
+        asyncio.run(evaluate(replace(options, languages=("go",)), {}, console))
+    with pytest.raises(StarfillError, match="--kind is for holes"):
+        asyncio.run(evaluate(replace(options, kinds=(Kind.LINE,)), {}, console))
 
 
 def test_the_context_of_other_files_comes_with_the_hole(tmp_path: Path) -> None:
@@ -147,9 +194,82 @@ def test_what_a_program_started_ends_with_it(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-@pytest.mark.skipif(
-    shutil.which("unshare") is None or not isolation(), reason="this kernel lets nobody drop the network"
-)
+@pytest.mark.parametrize("language", ["python", "javascript", "bash", "lua", "perl", "php", "r", "ruby"])
+def test_a_program_passes_that_comes_to_its_end(language: str) -> None:
+    if not runs(language):
+        pytest.skip(f"nothing here runs {language}")
+    start = "<?php\n" if language == "php" else ""
+    leave = {
+        "python": "raise SystemExit(0)", "javascript": "process.exit(0)", "lua": "os.exit(0)", "r": "quit(status = 0)",
+    }.get(language, "exit 0;")  # fmt: skip
+    assert passes(start, language)
+    assert not passes(f"{start}{leave}\n", language)
+    assert not passes(f"{start}]]\n", language)
+
+
+def test_an_answer_that_leaves_before_its_tests_or_within_them_is_wrong(tmp_path: Path) -> None:
+    (problem,) = read_problems("humaneval", write(tmp_path, HUMAN))
+    for answer, right in (
+        ("    return 1\n", True),
+        ("    return 1\nimport sys; sys.stdout = None; print = None\n", True),
+        ("    return 1\nraise SystemExit(0)\n", False),
+        ("    raise SystemExit(0)\n", False),
+        ("    import os; os._exit(0)\n", False),
+    ):
+        assert passes(problem.program(answer), "python") is right, answer
+
+
+def test_what_leaves_in_its_last_line_says_so_before() -> None:
+    text = _with_last_words("x = 1\n\nos.exit(lu.LuaUnit.run())\n", "lua", 5, "word")
+    assert text.startswith("x = 1\n\nlocal failed = lu.LuaUnit.run()\nif failed == 0 then do local ended = ")
+    assert text.endswith(" end end\nos.exit(failed)\n")
+
+
+apart = pytest.mark.skipif(not isolation().command, reason="this kernel lets nobody drop the network")
+confined = pytest.mark.skipif(not isolation().confines, reason="this kernel lets nobody confine programs")
+
+
+@confined
+def test_a_program_can_change_nothing_outside_its_folder(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("precious")
+    for attempt in (
+        f"import os; os.unlink({str(mine)!r})",
+        f"open({str(mine)!r}, 'w')",
+        f"open({str(tmp_path / 'new')!r}, 'w')",
+        f"import os; os.chmod({str(mine)!r}, 0)",
+        f"import os; os.rmdir({str(tmp_path)!r})",
+    ):
+        assert not passes(attempt, "python"), attempt
+        assert passes(f"try:\n    {attempt}\nexcept OSError: pass\nelse: raise SystemExit(1)", "python"), attempt
+    assert mine.read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [mine]
+    if shutil.which("unshare") and shutil.which("mount"):  # nor can it undo that, in namespaces of its own or without
+        undo = f"mount -o remount,bind,rw /; rm -f {mine}"
+        for command in (undo, f"unshare --user --map-root-user --mount sh -c '{undo}'"):
+            passes(command, "bash")
+            assert mine.read_text() == "precious"
+
+
+@confined
+def test_a_program_has_a_folder_of_its_own_with_bounds_and_no_devices_but_harmless_ones() -> None:
+    assert passes("open('a', 'w').write('x'); assert open('a').read() == 'x'", "python")
+    assert passes("import tempfile; tempfile.TemporaryFile().write(b'x')", "python")
+    fill = "for n in range(9): open(str(n), 'wb').write(bytes(15 * 2**20))"
+    assert not passes(fill, "python")
+    assert passes("import os; open('/dev/null', 'w').write('x'); open('/dev/urandom', 'rb').read(9)", "python")
+    known = "{'null', 'zero', 'full', 'random', 'urandom', 'fd', 'stdin', 'stdout', 'stderr'}"
+    assert passes(f"import os; assert set(os.listdir('/dev')) == {known}", "python")
+
+
+def test_where_nothing_can_be_taken_away_that_is_said() -> None:
+    assert Isolation(("unshare",), confines=True).warning is None
+    assert "change and delete what you can" in str(Isolation(("unshare",)).warning)
+    assert "network" not in str(Isolation(("unshare",)).warning)
+    assert str(Isolation().warning).endswith("they can read, change and delete what you can, and use the network")
+
+
+@apart
 def test_a_program_has_no_network() -> None:
     listening = (
         "import socket; s = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname(), 1)"

@@ -12,7 +12,7 @@ import pytest
 
 from engine.errors import StarfillError
 from lsp_server.settings import MACHINE_SCOPE, SETTINGS, LiveSettings, Settings, load_settings, read_token
-from lsp_server.settings.sources import LOOK_EVERY, MAX_FILE
+from lsp_server.settings.sources import LOOK_EVERY, MAX_FILE, merged, read_file
 
 
 @pytest.fixture
@@ -279,8 +279,54 @@ def test_a_changed_file_counts_from_the_next_request_on(settings_file: Path) -> 
     assert not found.refresh()
     settings_file.unlink()
     clock.now += LOOK_EVERY
+    assert not found.refresh()  # an editor may be about to write it
+    clock.now += LOOK_EVERY
     assert found.refresh()
     assert found.current == Settings()
+    assert notices(found) == [
+        f"{settings_file}: it sets nothing any more, so that its settings and what it excluded are gone"
+    ]
+
+
+@pytest.mark.parametrize("gap", [None, "", "\n", "# to come\n"])
+def test_a_file_that_is_gone_or_empty_for_a_moment_leaves_things_as_they_were(
+    settings_file: Path, gap: str | None
+) -> None:
+    clock = Clock()
+    settings_file.write_text('exclude = ["*.a"]\n')
+    found = live(file=settings_file, clock=clock)
+    for saved in ('exclude = ["*.a"]\n', 'exclude = ["*.a", "*.b"]\n', 'exclude = ["*.a"]\n'):
+        settings_file.unlink() if gap is None else settings_file.write_text(gap)
+        clock.now += LOOK_EVERY
+        assert not found.refresh()
+        assert "*.a" in found.current.exclude
+        assert not found.refresh()  # not looked at again so soon
+        settings_file.write_text(saved)
+        clock.now += LOOK_EVERY
+        found.refresh()
+        assert found.current.exclude == merged([read_file(settings_file)]).exclude
+    settings_file.write_text("exclude = 3\n")
+    clock.now += LOOK_EVERY
+    assert found.refresh()  # it is there, and wrong
+    assert not found.current.exclude
+    told = notices(found)
+    assert len(told) == 1 and "exclude must be" in told[0]
+
+
+def test_a_file_that_says_something_again_is_doubted_anew(settings_file: Path) -> None:
+    clock = Clock()
+    settings_file.write_text("max_tokens = 10\n")
+    found = live(file=settings_file, clock=clock)
+    for text, tokens in (("", 10), ("max_tokens = 11\n", 11), ("", 11), ("= broken", 11), ("", 11), ("", 64), ("", 64)):
+        settings_file.write_text(text)
+        clock.now += LOOK_EVERY
+        found.refresh()
+        assert found.current.max_tokens == tokens, text
+
+
+def test_a_file_may_begin_with_a_mark(settings_file: Path) -> None:
+    settings_file.write_bytes(b"\xef\xbb\xbfmax_tokens = 10\n")
+    assert live(file=settings_file).current.max_tokens == load_settings({}).max_tokens == 10
 
 
 def test_a_file_that_breaks_later_leaves_things_as_they_were(settings_file: Path) -> None:

@@ -97,10 +97,20 @@ BLOCK_CASES = {
         "return 1\n\n    def g(self):\n        return 2\n",
         "return 1",
     ),
-    "a line for the third time is a loop": (
+    "lines for the third time are a loop": (
+        "def f():\n    <|cursor|>\n",
+        "one()\n    go()\n    two()\n    go()\n    two()\n    go()\n    two()\n",
+        "one()\n    go()\n    two()",
+    ),
+    "a short line three times in a row is a loop": (
+        "def f():\n    <|cursor|>\n",
+        "one()\n    x\n    x\n    x\n    two()\n",
+        "one()\n    x",
+    ),
+    "a line for the third time is none, after others": (
         "def f():\n    <|cursor|>\n",
         "one()\n    go()\n    two()\n    go()\n    three()\n    go()\n    four()\n",
-        "one()\n    go()",
+        "one()\n    go()\n    two()\n    go()\n    three()\n    go()\n    four()",
     ),
     "one line again and again": ("def f():\n    <|cursor|>\n", "go()\n" + "    go()\n" * 6, "go()"),
     "only blanks": ("def f():<|cursor|>\n", "\n    \n\n\n", Reason.NOTHING_TO_ADD),
