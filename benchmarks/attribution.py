@@ -179,7 +179,7 @@ class Bench:
             found = passages.of_completion(index, "", " ".join(words), LENGTH)
             reported += bool(found)
             for each in found[:1]:
-                file = each.source.file
+                file = Path(each.source.file)
                 if file not in sources:
                     sources[file] = "\0".join(TOKEN(file.read_text("utf-8", "replace")))
                 wrong += "\0".join(words[each.begin : each.end]) not in sources[file]

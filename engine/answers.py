@@ -18,6 +18,8 @@ class _Said:
 
     text: str = ""
     tokens: list[Token] = field(default_factory=list)
+    offset: int = 0
+    """Characters that the tokens make: the text lags behind them while a stop string is incomplete."""
     finish: Finish | None = None
 
 
@@ -52,6 +54,7 @@ class Answer:
         said = self._said[candidate]
         said.text += delta.text
         said.tokens.extend(delta.tokens)
+        said.offset += sum(len(token.text) for token in delta.tokens)
         said.finish = delta.finish
 
     def whole(self) -> dict[str, Any]:
@@ -64,7 +67,7 @@ class Answer:
 
     def chunks(self, candidate: int, delta: Delta) -> Iterator[bytes]:
         """Server-sent events for one delta of a candidate, the usage and `[DONE]` after the last of all."""
-        offset = len(self._said[candidate].text)
+        offset = self._said[candidate].offset
         self.add(candidate, delta)
         with_usage = self._request.stream_options is not None and self._request.stream_options.include_usage
         for index in range(candidate, self._choices, len(self._said)):

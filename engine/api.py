@@ -5,9 +5,11 @@ Both sides use these types: the service to validate, the client to write request
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError
+from pydantic_core import ErrorDetails
 
 from engine.errors import RequestError
 
@@ -22,6 +24,9 @@ LayoutName = Literal["auto", "anchored", "spm", "psm", "none"]
 _Text = Annotated[StrictStr, Field(max_length=MAX_TEXT)]
 _Name = Annotated[StrictStr, Field(max_length=4_096)]
 _TokenId = Annotated[StrictInt, Field(ge=0, lt=2**31)]
+
+_KINDS = {"string_type": "a string", "list_type": "a list"}
+"""What an alternative of a union wants, by the error that it was sent something else."""
 
 
 class _Wire(BaseModel):
@@ -100,14 +105,33 @@ def parse_completion(body: bytes) -> CompletionRequest:
     try:
         return CompletionRequest.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        if first["type"] == "json_invalid":
-            raise RequestError(f"the body is not JSON: {first['ctx']['error']}", code="invalid_json") from None
-        raise _refusal(first["loc"], first["type"], first["msg"]) from None
+        found = error.errors(include_url=False, include_input=False)
+        if found[0]["type"] == "json_invalid":
+            raise RequestError(f"the body is not JSON: {found[0]['ctx']['error']}", code="invalid_json") from None
+        wrong = _telling(found)
+        raise _refusal(wrong["loc"], wrong["type"], wrong["msg"]) from None
+
+
+def _telling(errors: Sequence[ErrorDetails]) -> ErrorDetails:
+    """The first error; of a union the first of the alternative whose kind of value was sent."""
+    first = errors[0]
+    if not _alternative(first):
+        return first
+    rivals = [each for each in errors if each["loc"][0] == first["loc"][0]]
+    kinds = [each for each in rivals if len(each["loc"]) == 2 and each["type"] in _KINDS]
+    if len(kinds) < len(rivals):
+        return next(each for each in rivals if each not in kinds)
+    expected = " or ".join(_KINDS[each["type"]] for each in kinds)
+    return {**first, "msg": f"Input should be {expected}"}
+
+
+def _alternative(error: ErrorDetails) -> bool:
+    """Whether a union's alternative was tried: the location names it ("prompt", "constrained-str")."""
+    return any(isinstance(part, str) and not part.isidentifier() for part in error["loc"][1:])
 
 
 def _refusal(location: tuple[int | str, ...], kind: str, message: str) -> RequestError:
-    # A union's location ends in the name of the alternative that was tried ("prompt", "constrained-str"): leave that out.
+    # The name of a union's alternative is none of a field: leave it out.
     path = [str(part) for part in location if isinstance(part, int) or part.isidentifier() or kind == "extra_forbidden"]
     param = ".".join(path) or None
     if kind == "extra_forbidden":

@@ -6,7 +6,7 @@ Closing a stream closes its connection, which is how the engine learns that nobo
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -109,14 +109,17 @@ class EngineClient:
             raise EngineAbsent("no engine listens there") from error
         except httpx2.TimeoutException as error:
             raise EngineSilent(f"the engine did not answer within {timeout:g} s") from error
-        except (httpx2.HTTPError, ValueError) as error:
+        except (httpx2.HTTPError, ValueError, RecursionError) as error:
             raise EngineUnavailable(f"the engine does not answer ({type(error).__name__})") from error
         return found if isinstance(found, dict) else {}
 
     @asynccontextmanager
-    async def complete(self, request: CompletionRequest | bytes) -> AsyncIterator[AsyncIterator[Chunk]]:
+    async def complete(
+        self, request: CompletionRequest | bytes, *, watched: bool = False
+    ) -> AsyncIterator[AsyncIterator[Chunk]]:
         """Stream a completion; bytes are a request serialised already. Leaving the block early stops the model.
 
+        `watched`: somebody asks the engine meanwhile how it is, so that it may say nothing for as long as it takes.
         Raises RequestError for a refusal, EngineAbsent when nobody listens, EngineUnavailable when it breaks off.
         """
         if not isinstance(request, bytes):
@@ -128,8 +131,11 @@ class EngineClient:
             return
         from engine import local
 
-        patience = {"connect": _CONNECT_SECONDS, "silence": _SILENCE_SECONDS}
-        async with local.posted(self._socket, "/v1/completions", request, self._token, **patience) as answer:
+        silence = None if watched else _SILENCE_SECONDS
+        posted = local.posted(
+            self._socket, "/v1/completions", request, self._token, connect=_CONNECT_SECONDS, silence=silence
+        )
+        async with posted as answer:
             if answer.status != 200:
                 raise _refusal(answer.status, b"".join([data async for data in answer.body()]))
             yield _chunks(answer.lines())
@@ -138,12 +144,14 @@ class EngineClient:
     async def _complete_over_tcp(self, request: bytes) -> AsyncIterator[AsyncIterator[Chunk]]:
         import httpx2
 
+        from engine import local
+
         headers = {"content-type": "application/json"}
         try:
             async with self._client().stream("POST", "/v1/completions", content=request, headers=headers) as response:
                 if response.status_code != 200:
                     raise _refusal(response.status_code, await response.aread())
-                yield _chunks(response.aiter_lines())
+                yield _chunks(local.lines_of(response.aiter_bytes()))
         except httpx2.ConnectError as error:
             raise EngineAbsent("no engine listens there") from error
         except httpx2.TimeoutException as error:
@@ -179,37 +187,67 @@ async def _chunks(lines: AsyncIterator[str]) -> AsyncIterator[Chunk]:
         data = line[5:].strip()
         if data == "[DONE]":
             return
-        try:
-            event = json.loads(data)
-        except ValueError as error:
-            raise EngineUnavailable("the engine sent something that is no JSON event") from error
-        if "error" in event:
-            raise EngineRefused(str(event["error"].get("message", "the engine failed")))
-        usage, extension = event.get("usage"), event.get("starfill")
-        for choice in event.get("choices") or [{}]:
-            logprobs = (choice.get("logprobs") or {}).get("token_logprobs") or ()
-            yield Chunk(
-                choice.get("index", 0),
-                choice.get("text") or "",
-                choice.get("finish_reason"),
-                tuple(logprobs),
-                usage,
-                extension,
-                id=str(event.get("id", "")),
-            )
+        for chunk in _said(data):
+            yield chunk
     raise EngineUnavailable("the engine broke off in mid-answer")
+
+
+def _said(data: str) -> Iterator[Chunk]:
+    """The pieces of one event; raises EngineRefused for an error, EngineUnavailable for what is no such event."""
+    try:
+        event = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise EngineUnavailable("the engine sent something that is no JSON event") from error
+    if not isinstance(event, dict):
+        raise _unknown()
+    if event.get("error"):
+        raise EngineRefused(_message(event) or "the engine failed")
+    choices = event.get("choices") or [{}]
+    if not isinstance(choices, list):
+        raise _unknown()
+    usage, extension = (found if isinstance(found := event.get(name), dict) else None for name in ("usage", "starfill"))
+    for choice in choices:
+        if not isinstance(choice, dict):
+            raise _unknown()
+        index, text, finish = choice.get("index") or 0, choice.get("text") or "", choice.get("finish_reason")
+        if type(index) is not int or not isinstance(text, str) or not isinstance(finish, str | None):
+            raise _unknown()
+        yield Chunk(index, text, finish, _logprobs(choice), usage, extension, id=str(event.get("id", "")))
+
+
+def _logprobs(choice: Mapping[str, Any]) -> tuple[float, ...]:
+    """A number for each token; none in a form that is not the one we asked for."""
+    logprobs = choice.get("logprobs")
+    found = logprobs.get("token_logprobs") if isinstance(logprobs, dict) else None
+    numbers = found if isinstance(found, list) else []
+    return tuple(number for number in numbers if type(number) in (int, float))
+
+
+def _unknown() -> EngineUnavailable:
+    return EngineUnavailable("the engine sent an event that is none of a completion's")
+
+
+def _message(body: object) -> str | None:
+    """What an error says for people: OpenAI's object, or one of the forms that others write in its place."""
+    if not isinstance(body, dict):
+        return None
+    error = body.get("error")
+    found = (error.get("message") if isinstance(error, dict) else error) or body.get("message") or body.get("detail")
+    return found if isinstance(found, str) else None
 
 
 def _refusal(status: int, body: bytes) -> StarfillError:
     try:
-        error = json.loads(body)["error"]
-        message, code = str(error["message"]), error.get("code")
-    except (ValueError, KeyError, TypeError):
-        message, code = f"the engine answered HTTP {status}", None
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        found = None
+    message = _message(found) or f"the engine answered HTTP {status}"
+    error = found.get("error") if isinstance(found, dict) else None
+    code = error.get("code") if isinstance(error, dict) else None
     if code in ("engine_draining", "engine_loading"):
         return EngineAbsent(message)
     if status == 429:
         return Overloaded(message)
     if status >= 500:
         return EngineRefused(message)
-    return RequestError(message, param=None, code=code, status=status)
+    return RequestError(message, param=None, code=code if isinstance(code, str) else None, status=status)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
@@ -45,6 +46,15 @@ class Front(Protocol):
     def first_text(self, seconds: float) -> None:
         """Time a request's first text."""
         ...
+
+
+class Json(JSONResponse):
+    """A body that can be sent whatever it names: a path may be no UTF-8."""
+
+    def render(self, content: Any) -> bytes:
+        """As the base class does, with question marks for what has no UTF-8."""
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return text.encode("utf-8", "replace")
 
 
 class Completions:
@@ -99,7 +109,7 @@ class Completions:
         except StarfillError as error:
             await _refuse(as_refusal(error), scope, receive, send)
             raise
-        await JSONResponse(answer.whole())(scope, receive, send)
+        await Json(answer.whole())(scope, receive, send)
 
     async def _stream(
         self, answer: Answer, deltas: AsyncIterator[tuple[int, Delta]], scope: Scope, receive: Receive, send: Send
@@ -207,4 +217,4 @@ def as_refusal(error: StarfillError) -> RequestError:
 
 async def _refuse(error: RequestError, scope: Scope, receive: Receive, send: Send) -> None:
     headers = {"retry-after": str(error.retry_after)} if isinstance(error, Overloaded) else None
-    await JSONResponse(error.body(), error.status, headers)(scope, receive, send)
+    await Json(error.body(), error.status, headers)(scope, receive, send)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import mmap
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 
 from engine.errors import DeviceError
@@ -49,13 +52,17 @@ def zeroed(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> to
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that a process may still take on a device, or None where nobody can tell."""
+    """Bytes that a process may still take on a device, or None where nobody can tell: on an accelerator other than CUDA's."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if device.type != "cpu":
         return None
-    told = (_available_in_meminfo(Path("/proc/meminfo")), _left_in_cgroup(_CGROUP))
-    return min((left for left in told if left is not None), default=None)
+    available = _available_in_meminfo(Path("/proc/meminfo"))
+    told = (
+        psutil.virtual_memory().available if available is None else available,
+        *(_left_in_cgroup(_CGROUP / version.folder, version) for version in (_SECOND, _FIRST)),
+    )
+    return min(left for left in told if left is not None)
 
 
 def _available_in_meminfo(path: Path) -> int | None:
@@ -66,20 +73,40 @@ def _available_in_meminfo(path: Path) -> int | None:
     return None
 
 
-def _left_in_cgroup(root: Path, own: Path = Path("/proc/self/cgroup")) -> int | None:
-    """What the tightest limit of our control groups (version 2) leaves, counting what the kernel can take back as free."""
-    path = next((line.strip().removeprefix("0::/") for line in _lines(own) if line.startswith("0::/")), "")
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """How a version of the kernel's control groups says what it lets a group have."""
+
+    folder: str
+    own: re.Pattern[str]
+    """Our line in /proc/self/cgroup, up to the group's path."""
+    limit: str
+    used: str
+    cache: str
+
+
+_SECOND = _Groups("", re.compile(r"0::/"), "memory.max", "memory.current", "inactive_file ")
+_FIRST = _Groups(
+    "memory", re.compile(r"\d+:(?:\w+,)*memory(?:,\w+)*:/"), "memory.limit_in_bytes", "memory.usage_in_bytes",
+    "total_inactive_file ",
+)  # fmt: skip
+
+
+def _left_in_cgroup(root: Path, version: _Groups = _SECOND, own: Path = Path("/proc/self/cgroup")) -> int | None:
+    """What the tightest limit of our control groups leaves, counting what the kernel can take back as free."""
+    matches = ((version.own.match(line), line.strip()) for line in _lines(own))
+    path = next((line[match.end() :] for match, line in matches if match), "")
     left = None
     folder = root / path
     for group in (folder, *folder.parents):
         if not group.is_relative_to(root):
             break
-        limit = next(iter(_lines(group / "memory.max")), "max").strip()
+        limit = next(iter(_lines(group / version.limit)), "max").strip()
         if not limit.isdigit():
             continue
-        used = int(next(iter(_lines(group / "memory.current")), "0"))
-        cache = sum(int(line.split()[1]) for line in _lines(group / "memory.stat") if line.startswith("inactive_file "))
-        here = max(0, int(limit) - used + cache)
+        used = int(next(iter(_lines(group / version.used)), "0"))
+        stat = (line.split() for line in _lines(group / "memory.stat") if line.startswith(version.cache))
+        here = max(0, int(limit) - used + sum(int(fields[1]) for fields in stat))
         left = here if left is None else min(left, here)
     return left
 

@@ -7,7 +7,7 @@ import re
 import socket
 import stat
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,6 +49,9 @@ class Endpoint:
         return listener
 
     def _unix(self, path: Path) -> socket.socket:
+        if path.name in ("", "..") or path.suffix.lower() in registry.BESIDE:
+            endings = ", ".join(sorted(registry.BESIDE))
+            raise StarfillError(f"--socket {path}: name a file that ends in none of {endings}: engine.sock, say")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -90,7 +93,7 @@ class Bound:
         return int(self.listener.getsockname()[1])
 
     def publish(self, model: str, dtype: str, device: str, version: str) -> None:
-        """Write down what listens here; nothing on TCP."""
+        """Write down what listens here; nothing on TCP. Raises EngineUnavailable."""
         path = self.endpoint.path
         if path is None:
             return
@@ -109,13 +112,18 @@ class Bound:
         with self._closing:
             if path is None or self._inode is None:
                 return
-            with suppress(EngineUnavailable), registry.claim_lock(path).held(1.0):
-                if self._inode == _inode(path):
-                    path.unlink(missing_ok=True)
-                    record = registry.read_record(registry.record_path(path))
-                    if record is not None and record.pid == os.getpid():
-                        registry.record_path(path).unlink(missing_ok=True)
+            with ExitStack() as claim, suppress(OSError):
+                with suppress(EngineUnavailable):  # where no lock can be made, nobody else puts something there either
+                    claim.enter_context(registry.claim_lock(path).held(1.0))
+                self._remove(path)
             self._inode = None
+
+    def _remove(self, path: Path) -> None:
+        if self._inode == _inode(path):
+            path.unlink(missing_ok=True)
+            record = registry.read_record(registry.record_path(path))
+            if record is not None and record.pid == os.getpid():
+                registry.record_path(path).unlink(missing_ok=True)
 
 
 def read_token(file: Path | None) -> str:
@@ -151,7 +159,10 @@ def _clear_stale(path: Path) -> None:
         path.unlink(missing_ok=True)
     record = registry.record_path(path)
     if os.path.lexists(record):
-        if registry.read_record(record) is None and path.parent != paths.runtime_dir():
+        known = registry.read_record(record)
+        if known is not None and known.socket != str(path) and registry.listens(Path(known.socket)):
+            raise StarfillError(f"--socket {path}: {record.name} beside it is another engine's; choose another name")
+        if known is None and path.parent != paths.runtime_dir():
             raise StarfillError(f"--socket {path}: {record.name} beside it is not an engine's; choose another path")
         record.unlink()
 

@@ -54,6 +54,10 @@ class CheckpointError(StarfillError):
     """A model directory that is missing, broken or not of a supported form; names the file and the reason."""
 
 
+class PickleRefused(CheckpointError):
+    """A pickled checkpoint that was read to the point where it is wrong: it will never be converted, here or elsewhere."""
+
+
 class DeviceError(StarfillError):
     """A device, dtype or memory setting that this machine cannot meet."""
 

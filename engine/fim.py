@@ -9,9 +9,10 @@ Nothing here has state: the same text gives the same ids, and a key typed at the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from engine.errors import RequestError
 from engine.tokenizer import Tokenizer
@@ -100,7 +101,12 @@ class Prompt:
     shared: int = 0
 
 
-Encode = Callable[[str], list[int]]
+class Encode(Protocol):
+    """`Tokenizer.encode` or its raw form."""
+
+    def __call__(self, text: str, most: int | None = None) -> list[int]:
+        """Ids of a text, or more than `most` of them."""
+        ...
 
 
 def lay_out(
@@ -180,10 +186,13 @@ def suffix_window(encode: Encode, text: str, budget: int) -> list[int]:
     at, tokens = 0, 0
     while at < len(text):
         end = text.find("\n", at) + 1 or len(text)
-        tokens += len(encode(text[at : min(end, at + _LONG_LINE)]))
+        cut = min(end, at + _LONG_LINE)
+        tokens += len(encode(text[at:cut], budget - tokens))
         if tokens > budget:
             break
-        at = end
+        at = cut
+        if cut < end:  # what follows was not counted
+            break
     return encode(text[: at or min(len(text), _LONG_LINE)])[:budget]
 
 
@@ -203,12 +212,13 @@ def _blocks_that_fit(encode: Encode, text: str, budget: int, block: int) -> tupl
     step = max(_LEAST_STEP, budget // 40)
     # No token has so many characters on average: do not tokenise a megabyte to learn that it does not fit.
     most = budget * 64
-    own = budget + 1 if len(text) - at > most else -(-max(1, len(encode(text[at:]))) // step) * step
+    own = budget + 1 if len(text) - at > most else -(-max(1, len(encode(text[at:], budget))) // step) * step
     while True:
         first = line // block * block
         for _ in range(line - first):
             at = _line_before(text, at)
-        tokens = own + (budget if below - at > most else len(encode(text[at:below])))
+        left = budget - kept - own
+        tokens = own + (budget if below - at > most else len(encode(text[at:below], left)))
         if kept + tokens > budget:
             break
         kept_line, kept_at, kept, own, below = first, at, kept + tokens, 0, at
@@ -251,7 +261,8 @@ def _head(tokenizer: Tokenizer, encode: Encode, document: Document, budget: Budg
     def entry(marker: int | None, text: str) -> list[int]:
         """What a text costs, taken off the room; nothing if there is none for it."""
         nonlocal room
-        ids = ([] if marker is None else [marker]) + encode(text)
+        ids = [] if marker is None else [marker]
+        ids += encode(text, room - len(ids))
         if len(ids) > room:
             return []
         room -= len(ids)

@@ -20,7 +20,10 @@ class Finish(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One generated token as the wire reports it: `text` is what it adds, `label` names it even where it adds none."""
+    """One generated token as the wire reports it: `text` is what it adds, `label` names it even where it adds none.
+
+    A character that several tokens make is the text of the last of them.
+    """
 
     id: int
     text: str
@@ -153,6 +156,8 @@ class Generation:
             return self._end(Finish.STOP)
         data = self.tokenizer.bytes_of(sample.id)
         if self.held:
+            if not data or not (data.startswith(self.held) or self.held.startswith(data)):
+                return self._end(Finish.STOP)  # not one of `allowed`: nothing that follows would be counted
             if len(data) <= len(self.held) and self.held.startswith(data):
                 self.held = self.held[len(data) :]
                 return Delta("")
@@ -161,7 +166,7 @@ class Generation:
         self._counted += 1
         top = tuple((self.tokenizer.label(i), logprob) for i, logprob in sample.top[: self.top])
         label = self.tokenizer.label(sample.id)
-        token = Token(sample.id, data.decode("utf-8", "ignore"), label, sample.logprob, top)
+        token = Token(sample.id, text, label, sample.logprob, top)
         if self._counted >= self.max_tokens:
             return self._end(Finish.LENGTH, text, token)
         shown, stopped = self._pass_stop(text)

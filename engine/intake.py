@@ -137,18 +137,21 @@ class Intake:
         return lay_out(self._tokenizer, document, chosen, budget, heal=heal, raw=extension.raw)
 
     def _plain(self, request: CompletionRequest, max_tokens: int) -> Prompt:
+        room = self._window - max_tokens
         if isinstance(request.prompt, str):
             encode = self._tokenizer.encode_raw if request.starfill.raw else self._tokenizer.encode
-            ids = self._begun(encode(request.prompt)) or [self._tokenizer.control.end_of_text]
+            ids = self._begun(encode(request.prompt, room)) or [self._tokenizer.control.end_of_text]
         else:
             ids = request.prompt
             if max(ids) >= self._vocab_size:
                 raise RequestError(
                     f"prompt: token ids end at {self._vocab_size - 1}", param="prompt", code="invalid_value"
                 )
-        if len(ids) + max_tokens > self._window:
+        if len(ids) > room:
+            # A text that does not fit is not tokenised to its end.
+            length = f"more than {max(0, room)}" if isinstance(request.prompt, str) else len(ids)
             raise RequestError(
-                f"prompt: {len(ids)} tokens and max_tokens {max_tokens} exceed the window of {self._window}; "
+                f"prompt: {length} tokens and max_tokens {max_tokens} exceed the window of {self._window}; "
                 "shorten one of them",
                 param="prompt",
                 code="context_length_exceeded",

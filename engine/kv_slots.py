@@ -176,6 +176,11 @@ class KvSlots:
         """What the slot holds."""
         return self._slots[slot].ids
 
+    @property
+    def lengths(self) -> list[int]:
+        """How many ids each slot holds."""
+        return [len(slot.ids) for slot in self._slots]
+
     def check_integrity(self) -> None:
         """Raise AssertionError if the book contradicts itself; called whenever the engine is idle."""
         owners = [slot.owner for slot in self._slots if slot.owner is not None]

@@ -10,12 +10,20 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from engine import registry, starting
 from engine.client import Chunk, EngineClient, window_of
-from engine.errors import EngineAbsent, EngineHung, EngineLoading, EngineRefused, EngineSilent, EngineUnavailable
+from engine.errors import (
+    EngineAbsent,
+    EngineHung,
+    EngineLoading,
+    EngineRefused,
+    EngineSilent,
+    EngineUnavailable,
+    StarfillError,
+)
 from engine.incumbent import Incumbent
 from engine.liveness import Liveness, Patience
 from engine.starting import Command, EngineOptions, EngineProcess, engine_command, stop
@@ -36,6 +44,7 @@ _STEADY_SECONDS = 60.0
 """An engine that lived so long did not fail at its start: back-off begins anew."""
 
 _LONGEST_BACKOFF = 60.0
+_REAP_SECONDS = 1.0  # from the end of a process's connections to its own
 _POLL_SECONDS = (0.02, 0.25)  # from, to: growing while nothing happens
 
 
@@ -60,6 +69,7 @@ class SharedEngine:
         self._incumbent = Incumbent(self.client, self._socket, self._patience)
         self._liveness = Liveness(self.client.health, self._replace_hung, self._patience)
         self._starting: asyncio.Task[None] | None = None
+        self._process: EngineProcess | None = None
         self._listeners: list[Progress] = []
         self._stage: str | None = None
         self._serving: registry.EngineRecord | None = None
@@ -98,7 +108,7 @@ class SharedEngine:
     async def complete(self, request: CompletionRequest | bytes) -> AsyncIterator[AsyncIterator[Chunk]]:
         """Stream a completion; leaving the block stops the model. Raises EngineHung when the engine stops answering."""
         try:
-            async with self._liveness.watched(), self.client.complete(request) as chunks:
+            async with self._liveness.watched(), self.client.complete(request, watched=True) as chunks:
                 yield self._liveness.listening(chunks)
         except (EngineAbsent, EngineRefused):
             self._serving = None  # it left, or says no: nothing died, but look again before the next request
@@ -119,17 +129,17 @@ class SharedEngine:
 
     async def aclose(self) -> None:
         """Let go of the engine, which goes on."""
-        for task in (self._starting, *self._telling):
-            if task is not None:
-                task.cancel()
-                with suppress(asyncio.CancelledError, EngineUnavailable):
-                    await task
+        tasks = [task for task in (self._starting, *self._telling) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)  # how a start ended is told to those who waited for it
         await self._liveness.aclose()
         await self.client.aclose()
 
     # -- starting ----------------------------------------------------------------------------------------------------
 
     async def _start(self) -> None:
+        self._process = None  # of the start before
         try:
             await self._find_or_spawn()
             await self._loaded()
@@ -139,9 +149,11 @@ class SharedEngine:
             self._tell(READY)
         except BaseException as error:
             self._tell(FAILED)
-            if isinstance(error, EngineUnavailable):
+            if isinstance(error, Exception):
                 self._serving = None
                 self._back_off()
+            if isinstance(error, OSError | StarfillError) and not isinstance(error, EngineUnavailable):
+                raise starting.not_started(error) from error
             raise
         finally:
             self._listeners.clear()
@@ -177,11 +189,11 @@ class SharedEngine:
         until = time.monotonic() + self._patience.start
         log_file, errors = starting.log_files(self._socket.stem)
         command = self._command(self._options, self._socket, log_file)
-        process = await asyncio.to_thread(EngineProcess, command, errors)
+        self._process = process = await asyncio.to_thread(EngineProcess, command, errors)
         polls = _Polls()
         while await self._incumbent.state() == "absent":
             if process.ended:
-                raise EngineUnavailable(f"the engine could not be started: {process.last_words()}")
+                raise starting.not_started(process.last_words())
             if time.monotonic() > until:
                 raise self._too_long()
             await polls.pause()
@@ -197,8 +209,7 @@ class SharedEngine:
                 await self._incumbent.end(present)
                 raise EngineHung("the engine hung while it loaded; it is started again with the next request") from None
             except EngineUnavailable:
-                errors = starting.log_files(self._socket.stem)[1]
-                raise EngineUnavailable(f"the engine stopped: {starting.last_words(errors)}") from None
+                raise EngineUnavailable(f"the engine stopped: {await self._last_words()}") from None
             if health.get("status") == "ready":
                 self.window = window_of(health)
                 return
@@ -209,6 +220,13 @@ class SharedEngine:
             if self._stage != "loading":  # said only where it is so: who has to wait for that is told, or sent away
                 self._tell("loading")
             await polls.pause()
+
+    async def _last_words(self) -> str:
+        """How the engine ended that was loading: by what its process came to, if we have started it ourselves."""
+        process = self._process
+        if process is not None and await asyncio.to_thread(process.ended_within, _REAP_SECONDS):
+            return process.last_words()
+        return starting.last_words(starting.log_files(self._socket.stem)[1])
 
     async def _join(self) -> None:
         """Hear what became of our options, if we had any."""

@@ -69,8 +69,7 @@ class Liveness:
         """Watch no more."""
         if self._watch is not None:
             self._watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._watch
+            await asyncio.gather(self._watch, return_exceptions=True)
 
     def _enter(self, limit: asyncio.Timeout) -> None:
         if not self._waiting:
@@ -92,7 +91,12 @@ class Liveness:
                 await self._hung()
                 return
             except EngineUnavailable:
-                return  # it died: whoever waits hears that from the connection
+                # It died, and whoever waits hears that from the connection. Or it drains, or broke off this question alone.
+                if silent > self._patience.leave:
+                    await self._hung()
+                    return
+                await asyncio.sleep(self._patience.ask)
+                continue
             self._heard = loop.time()
 
     async def _hung(self) -> None:

@@ -55,6 +55,7 @@ def load(options: LoadOptions) -> Loaded:
     from engine.checkpoint.vocabulary import check_fits
     from engine.fim import Layout
     from engine.intake import HealingPolicy, Intake
+    from engine.overflow import try_out
     from engine.serve import Loaded
     from engine.tokenizer import Tokenizer
 
@@ -87,6 +88,7 @@ def load(options: LoadOptions) -> Loaded:
 
     with devices.all_threads():
         model = load_model(directory, config, precision.ops, precision, adapter, read_tokenizer)
+    try_out(model)
     if device.type == "cpu":
         pages.gather(model.weights.memories())
     log.info(

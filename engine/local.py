@@ -18,9 +18,9 @@ _READ = 2**16
 
 
 class Answer:
-    """An answer whose status has arrived. `silence`: seconds without a byte after which EngineSilent is raised."""
+    """An answer whose status has arrived. `silence`: seconds without a byte after which EngineSilent is raised, if any."""
 
-    def __init__(self, reader: asyncio.StreamReader, connection: h11.Connection, silence: float) -> None:
+    def __init__(self, reader: asyncio.StreamReader, connection: h11.Connection, silence: float | None) -> None:
         self.status = 0
         self._reader = reader
         self._connection = connection
@@ -40,15 +40,9 @@ class Answer:
                 raise _broken("no end")
             yield bytes(event.data)
 
-    async def lines(self) -> AsyncIterator[str]:
+    def lines(self) -> AsyncIterator[str]:
         """Its lines, each as soon as it is whole."""
-        rest = b""
-        async for data in self.body():
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                yield line.decode("utf-8", "replace")
-        if rest:
-            yield rest.decode("utf-8", "replace")
+        return lines_of(self.body())
 
     async def _next(self) -> h11.Event:
         try:
@@ -56,7 +50,7 @@ class Answer:
                 async with asyncio.timeout(self._silence):
                     self._connection.receive_data(await self._reader.read(_READ))
         except TimeoutError as error:
-            raise _silent(self._silence) from error
+            raise _silent(self._silence or 0) from error
         except (OSError, h11.RemoteProtocolError) as error:
             raise _broken(type(error).__name__) from error
         if isinstance(event, h11.InformationalResponse):
@@ -66,13 +60,25 @@ class Answer:
         return event
 
 
+async def lines_of(body: AsyncIterator[bytes]) -> AsyncIterator[str]:
+    """The lines of a body, each as soon as it is whole. They end at line feeds alone: JSON may hold Unicode's other ends."""
+    rest = b""
+    async for data in body:
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            yield line.decode("utf-8", "replace")
+    if rest:
+        yield rest.decode("utf-8", "replace")
+
+
 @asynccontextmanager
 async def posted(
-    path: str, target: str, body: bytes, token: str | None, *, connect: float, silence: float
+    path: str, target: str, body: bytes, token: str | None, *, connect: float, silence: float | None
 ) -> AsyncIterator[Answer]:
     """POST JSON. Leaving the block closes the connection, whatever has still to come.
 
-    `connect` and `silence` are in seconds. Raises EngineAbsent when nobody listens, EngineSilent, EngineUnavailable.
+    `connect` and `silence` are in seconds; without `silence` somebody else judges what is too long. Raises EngineAbsent when
+    nobody listens, EngineSilent, EngineUnavailable.
     """
     reader, writer = await _connected(path, connect)
     try:
@@ -100,13 +106,13 @@ async def _connected(path: str, patience: float) -> tuple[asyncio.StreamReader, 
         raise EngineAbsent("no engine listens there") from error
 
 
-async def _send(writer: asyncio.StreamWriter, data: bytes, silence: float) -> None:
+async def _send(writer: asyncio.StreamWriter, data: bytes, silence: float | None) -> None:
     writer.write(data)
     try:
         async with asyncio.timeout(silence):
             await writer.drain()
     except TimeoutError as error:
-        raise _silent(silence) from error
+        raise _silent(silence or 0) from error
     except OSError:
         pass  # it may have answered before it closed
 

@@ -27,22 +27,26 @@ class FileLock:
         self._fd: int | None = None
 
     def try_acquire(self) -> bool:
-        """Take it if nobody has it."""
+        """Take it if nobody has it -> whether it is held now. Raises EngineUnavailable."""
         while True:
             try:
                 fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             except OSError as error:
-                raise EngineUnavailable(f"{self.path}: {error.strerror}; see starfill doctor") from error
+                raise self._unusable(error) from error
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if self._names(fd):
-                    os.ftruncate(fd, 0)
-                    os.write(fd, str(os.getpid()).encode())
+                    with suppress(OSError):  # the pid is for `refusal` alone: a full disk does not keep us from a lock
+                        os.ftruncate(fd, 0)
+                        os.write(fd, str(os.getpid()).encode())
                     self._fd = fd
                     return True
             except BlockingIOError:
                 os.close(fd)
                 return False
+            except OSError as error:
+                os.close(fd)
+                raise self._unusable(error) from error
             except BaseException:
                 os.close(fd)
                 raise
@@ -92,6 +96,9 @@ class FileLock:
         return EngineUnavailable(
             f"{self.path} has been held by another starfill{holder} for {waited:.0f} s; end that process, then try again"
         )
+
+    def _unusable(self, error: OSError) -> EngineUnavailable:
+        return EngineUnavailable(f"{self.path}: {error.strerror or error}; see starfill doctor")
 
     def _names(self, fd: int) -> bool:
         """Whether the path still names the file that is open."""

@@ -46,9 +46,13 @@ def room(size: int) -> Tensor:
 def take(memory: Tensor) -> None:
     """Have the whole pages of `memory` now, at less cost than one fault for each; it is about to be written."""
     if memory.nbytes >= _LEAST_TAKEN and _collapses():
-        first = -(-memory.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
-        last = (memory.data_ptr() + memory.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
-        _madvise()(first, last - first, _POPULATE)
+        _advise(memory, _POPULATE)
+
+
+def give_back(memory: Tensor) -> None:
+    """Let the system have the whole pages of `memory`, whose contents nobody needs; it can be used again."""
+    if memory.nbytes >= _LEAST_TAKEN and hasattr(mmap, "MADV_DONTNEED"):
+        _advise(memory, mmap.MADV_DONTNEED)
 
 
 def gather(memories: Sequence[Tensor]) -> None:
@@ -92,6 +96,13 @@ def _collapses() -> bool:
         return _collapse(torch.frombuffer(_pages(_SMALLEST), dtype=torch.uint8).fill_(1))
     except (OSError, ValueError, AttributeError):
         return False
+
+
+def _advise(memory: Tensor, advice: int) -> None:
+    """Tell the system something of the whole pages of `memory`, which is contiguous."""
+    first = -(-memory.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+    last = (memory.data_ptr() + memory.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    _madvise()(first, last - first, advice)
 
 
 @functools.cache

@@ -23,9 +23,19 @@ _NAME_LENGTH = 24  # the longest socket name that we make: 16 hex digits, a seri
 
 
 def home() -> Path | None:
-    """The folder that `STARFILL_HOME` names, if it is set."""
+    """The folder that `STARFILL_HOME` names, if it is set. Raises StarfillError if that is the home of nobody."""
     value = os.environ.get("STARFILL_HOME")
-    return Path(value).expanduser().absolute() if value else None
+    if not value:
+        return None
+    try:
+        folder = Path(value).expanduser()
+        if not folder.is_absolute():
+            # Once and for all: the engines that we start work elsewhere, and must mean the same folder.
+            folder = folder.absolute()
+            os.environ["STARFILL_HOME"] = str(folder)
+    except (RuntimeError, OSError) as error:
+        raise StarfillError(f"STARFILL_HOME={value}: {str(error).rstrip('.')}; set it to an absolute path") from error
+    return folder
 
 
 def settings_file() -> Path:

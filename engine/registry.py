@@ -24,6 +24,9 @@ from engine.processes import ProcessIdentity
 CLAIM_SECONDS = 5.0
 """How long to wait for a lock that is only ever held for milliseconds."""
 
+BESIDE = frozenset((".json", ".claim", ".start", ".tmp"))
+"""Endings of the files that stand beside a socket: it can have none of them itself."""
+
 _RECORD_BYTES = 65_536
 _TEXTS = ("socket", "model", "dtype", "device", "version", "executable")
 
@@ -54,7 +57,8 @@ class EngineRecord:
 
 def engine_key(source: ModelSource) -> str:
     """Name of the engine that serves a model: whoever wants that model shares it, whatever else they asked for."""
-    return hashlib.sha256(f"{source.id}\0{source.directory}".encode()).hexdigest()[:16]
+    # A path may be no UTF-8, and stands in a string with surrogates then.
+    return hashlib.sha256(f"{source.id}\0{source.directory}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def socket_path(key: str) -> Path:
@@ -78,14 +82,19 @@ def start_lock(socket: Path) -> FileLock:
 
 
 def write_record(record: EngineRecord) -> None:
-    """Publish, in one step, what listens on a socket."""
+    """Publish, in one step, what listens on a socket. Raises EngineUnavailable, with the record before as it was."""
     path = record_path(Path(record.socket))
     draft = path.with_suffix(f".{os.getpid()}.tmp")
-    draft.unlink(missing_ok=True)
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "w") as file:
-        json.dump(asdict(record), file)
-    draft.replace(path)
+    try:
+        draft.unlink(missing_ok=True)
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "w") as file:
+            json.dump(asdict(record), file)
+        draft.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise EngineUnavailable(f"{path}: {error.strerror or error}; see starfill doctor") from error
 
 
 def read_record(path: Path) -> EngineRecord | None:

@@ -10,9 +10,11 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from engine import pages
 from engine.errors import DeviceError, DeviceMemoryExhausted
 from engine.forward import Model, Sizes
 from engine.ops import Head
+from engine.overflow import sound
 from engine.sampler import Draw, sample
 from engine.sizes import human_size
 from engine.step import Copy, Sample, Step
@@ -56,12 +58,21 @@ class TorchRunner:
     def run(self, step: Step) -> list[Sample]:
         """See `step.Runner`."""
         with told_of_memory(self.device, len(step.ids)):
-            return self._run(step)
+            return sound(self._run(step), self._kv.dtype)
 
-    def keep_slots(self, slots: Sequence[int]) -> None:
-        """See `step.Runner`. By way of the host: the device has no room for two of them."""
+    @torch.inference_mode()
+    def keep_slots(self, slots: Sequence[int], lengths: Sequence[int]) -> None:
+        """See `step.Runner`."""
+        if self.device.type == "cpu":
+            moves = [Copy(*move) for move in zip(slots, range(len(slots)), lengths, strict=True)]
+            # In ascending order and downwards: none goes onto what is still needed.
+            make_copies(self._kv, [move for move in moves if move.source > move.target])
+            self._kv, rest = self._kv[: len(slots)], self._kv[len(slots) :]
+            pages.give_back(rest)
+            return
+        # By way of the host: the device has no room for two of them.
         kept = torch.stack([self._kv[slot].to("cpu") for slot in slots])
-        self._kv = self._kv.new_empty(0)
+        self._kv = self._kv.new_empty((0, *self._kv.shape[1:]))
         if self._model.device.type == "cuda":
             with suppress(RuntimeError):  # after a capture that could not be ended torch thinks that it still goes on
                 torch.cuda.empty_cache()

@@ -208,6 +208,10 @@ class Scheduler:
                 self._remove(generation)
         return Relief(tuple(refused), self._keep_slots(max(1, self.slots.held, len(self.slots) // 2)))
 
+    def forget(self) -> None:
+        """Nobody knows what the slots hold any more: who runs computes all of it again."""
+        self._spoil(set(range(len(self.slots))))
+
     def observe(self, step: Step, seconds: float) -> None:
         """Learn from what a pass took how many tokens the next may have."""
         if not any(step.guesses) and max(span.length for span in step.spans) >= _MIN_PIECE and seconds > 0:

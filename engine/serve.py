@@ -8,7 +8,6 @@ import gc
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +19,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from engine import __version__, paths
+from engine import __version__, standard_error
 from engine.containment import Containment
 from engine.endpoint import Bound, Endpoint
 from engine.errors import StarfillError
@@ -28,7 +27,7 @@ from engine.guard import MAX_HEAD, BodyBudget, GuardedProtocol, TcpGuard, drop_o
 from engine.instruct import Following
 from engine.intake import Intake
 from engine.kv_slots import KvSlots
-from engine.logs import LOG_BYTES, log_loop_error
+from engine.logs import log_loop_error
 from engine.metrics import Metrics
 from engine.scheduler import Scheduler
 from engine.service import EngineState, Service
@@ -47,6 +46,9 @@ HUNG_EXIT = 70
 """Exit code of an engine that ended itself because it hung (EX_SOFTWARE)."""
 
 _LAST_WORDS_SECONDS = 0.5
+
+_END_SECONDS = 5
+"""Longest that an engine which hangs may take to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,8 @@ class Manner:
 
 def serve(model_id: str, load: Callable[[], Loaded], endpoint: Endpoint, manner: Manner | None = None) -> int:
     """Run until told to stop, or idle for too long -> the process' exit code. Raises EndpointTaken, StarfillError."""
-    faulthandler.enable()
+    standard_error.ready()
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # see `_end_hung`
     # Until the event loop takes the signal over, it must not end us between binding and cleaning up.
     signal.signal(signal.SIGTERM, _leave_at_once)
     bound = endpoint.bind()
@@ -193,17 +196,19 @@ class _Engine:
                 check_each_step=self._manner.check_each_step,
                 idle=loaded.idle,
             )
+            gc.collect()
+            gc.freeze()  # what was loaded stays: no collection need walk it again
+            self._compilation.listen()
+            worker.start()
+            self._begin(loaded, worker)
         except StarfillError as error:
             self._fail(str(error))
-            return
         except Exception as error:
             log.exception("the model could not be loaded")
             self._fail(f"the model could not be loaded: {type(error).__name__}")
-            return
-        gc.collect()
-        gc.freeze()  # what was loaded stays: no collection need walk it again
-        self._compilation.listen()
-        worker.start()
+
+    def _begin(self, loaded: Loaded, worker: Worker) -> None:
+        """Let requests in."""
         self._metrics.watch(worker, loaded.device)
         self._state.facts |= {
             "dtype": loaded.dtype,
@@ -214,7 +219,10 @@ class _Engine:
         }
         self._state.intake = loaded.intake
         self._state.following = loaded.following
-        self._publish(loaded.dtype, loaded.device)
+        try:
+            self._publish(loaded.dtype, loaded.device)
+        except StarfillError as error:
+            log.warning("the record does not name dtype and device: %s", error)  # the one from before is good enough
         self._state.last_request = time.monotonic()
         self._state.worker = worker
         log.info("ready: %s, %s on %s", self._state.model_id, loaded.dtype, loaded.device)
@@ -237,13 +245,13 @@ class _Engine:
 
     async def _housekeeping(self) -> None:
         """Keep the bounds; leave when idle, and when the model failed: a moment later, so that waiters read the reason."""
-        idle_exit, stderr = self._manner.idle_exit, _own_standard_error()
+        idle_exit, stderr = self._manner.idle_exit, standard_error.own_file()
         while True:
             await asyncio.sleep(min(1.0, idle_exit / 4) if idle_exit else 1.0)
             self._beats += 1
             drop_overdue(list(self._server.server_state.connections), self._loop.time())
             if stderr is not None:
-                _cut(stderr)
+                standard_error.cut(stderr)
             if self._server.should_exit:
                 continue
             if self._state.failure is not None:
@@ -264,11 +272,28 @@ class _Engine:
         )
 
     def _end_hung(self, what: str) -> None:
-        """Called on the watchdog's thread. Everybody who waits is told, if the event loop can; then the process ends."""
+        """Called on the watchdog's thread. Everybody who waits is told, if the event loop can; then the process ends.
+
+        Whatever fails on the way, and by the kernel's hand if something hangs: a log's lock, a pipe that nobody reads.
+        """
+        signal.alarm(_END_SECONDS)
         reason = f"the engine hung: {what}"
-        log.critical("%s; it ends itself", reason)
-        faulthandler.dump_traceback(all_threads=True)
-        sys.stderr.write(f"starfill: {reason}\n")  # the last line is what a client that started us shows
+        steps: tuple[Callable[[], object], ...] = (
+            partial(self._tell, reason),
+            partial(log.critical, "%s; it ends itself", reason),
+            faulthandler.dump_traceback,
+            partial(standard_error.say, reason),  # the last line is what a client that started us shows
+            self._bound.close,
+            logging.shutdown,
+        )
+        try:
+            for each in steps:
+                with suppress(Exception):
+                    each()
+        finally:
+            os._exit(HUNG_EXIT)
+
+    def _tell(self, reason: str) -> None:
         self._state.failure = reason
 
         async def tell() -> None:
@@ -276,25 +301,4 @@ class _Engine:
             await self._contained.settled()
             await asyncio.sleep(0.05)  # for the last bytes to leave
 
-        with suppress(Exception):
-            asyncio.run_coroutine_threadsafe(tell(), self._loop).result(_LAST_WORDS_SECONDS)
-        self._bound.close()
-        logging.shutdown()
-        os._exit(HUNG_EXIT)
-
-
-def _own_standard_error() -> int | None:
-    """The descriptor of standard error, if it is a file among starfill's logs, as the launcher makes it."""
-    with suppress(OSError, ValueError, StarfillError):
-        descriptor = sys.stderr.fileno()
-        there = os.fstat(descriptor)
-        if any(os.path.samestat(there, path.stat()) for path in paths.log_dir().glob("*.err")):
-            return descriptor
-    return None
-
-
-def _cut(descriptor: int) -> None:
-    """Empty a file that grew too long; what is written after that begins at its start, because it is appended."""
-    with suppress(OSError):
-        if os.fstat(descriptor).st_size > LOG_BYTES:
-            os.ftruncate(descriptor, 0)
+        asyncio.run_coroutine_threadsafe(tell(), self._loop).result(_LAST_WORDS_SECONDS)

@@ -13,13 +13,13 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from engine import __version__
 from engine.accounts import Ledger
 from engine.api import CompletionRequest, parse_completion
-from engine.completions import Completions, as_refusal
+from engine.completions import Completions, Json, as_refusal
 from engine.errors import EngineFault, RequestError
 from engine.flags import as_words, not_in_effect, parse_flags
 from engine.guard import read_body
@@ -78,8 +78,10 @@ class Service:
         self._state = state
         self._metrics = metrics
         self.ledger = Ledger()
-        # Tokenising a window takes a millisecond, a megabyte takes a second: never on the event loop.
+        # Tokenising a window takes a millisecond, a megabyte takes a second: never on the event loop, and what is large waits
+        # for what is large alone.
         self._tokenising = ThreadPoolExecutor(_TOKENISERS, thread_name_prefix="starfill-tokenise")
+        self._large = ThreadPoolExecutor(1, thread_name_prefix="starfill-large")
         together = threading.Barrier(_TOKENISERS)
         for _ in range(_TOKENISERS):  # all of them now, so that no key waits for a thread to start
             self._tokenising.submit(together.wait)
@@ -103,15 +105,14 @@ class Service:
 
     def close(self) -> None:
         """Give the threads back."""
-        self._tokenising.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._tokenising, self._large):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     async def complete(self, body: bytes, client: str) -> tuple[CompletionRequest, Admitted, Worker]:
         """Validate a request of `client` and lay its prompt out; raises RequestError."""
         loop = asyncio.get_running_loop()
-        if len(body) > _QUICK_BODY:
-            request = await loop.run_in_executor(self._tokenising, parse_completion, body)
-        else:
-            request = parse_completion(body)
+        large = len(body) > _QUICK_BODY
+        request = await loop.run_in_executor(self._large, parse_completion, body) if large else parse_completion(body)
         state = self._state
         if state.worker is None or state.intake is None or state.draining:
             raise RequestError(
@@ -120,7 +121,8 @@ class Service:
                 status=503,
                 kind="engine_error",
             )
-        admitted = await loop.run_in_executor(self._tokenising, state.intake.take, request, client)
+        threads = self._large if large else self._tokenising
+        admitted = await loop.run_in_executor(threads, state.intake.take, request, client)
         return request, admitted, state.worker
 
     def ended(self, outcome: str) -> None:
@@ -152,7 +154,7 @@ class Service:
             body["asked"] = state.asked
         if state.failure is not None:
             body["error"] = state.failure
-        return JSONResponse(body, 200 if state.name == "ready" else 503)
+        return Json(body, 200 if state.name == "ready" else 503)
 
     async def _join(self, request: Request) -> Response:
         """A client says with which flags it would have started this engine, and hears what became of them."""
@@ -160,7 +162,7 @@ class Service:
         state = self._state
         other = not_in_effect(wanted, state.flags, state.facts)
         if not other:
-            return JSONResponse({"notice": None})
+            return Json({"notice": None})
         words = as_words(other)
         if words in state.asked or len(state.asked) < MAX_ASKED:
             state.asked[words] = state.asked.get(words, 0) + 1
@@ -169,10 +171,10 @@ class Service:
             f"{state.model_id} runs already, started with {present}, so {words} is not in effect; "
             "to change it: starfill stop, then start again"
         )
-        return JSONResponse({"notice": notice})
+        return Json({"notice": notice})
 
     async def _requests(self, _: Request) -> Response:
-        return JSONResponse({"requests": self.ledger.page(), "totals": await run_in_threadpool(self._metrics.totals)})
+        return Json({"requests": self.ledger.page(), "totals": await run_in_threadpool(self._metrics.totals)})
 
     async def _shown(self, request: Request) -> Response:
         """A client says why it showed nothing of an answer."""
@@ -185,7 +187,7 @@ class Service:
         model: dict[str, Any] = {"id": state.model_id, "object": "model", "created": 0, "owned_by": "starfill"}
         if state.worker is not None:
             model["starfill"] = {"instruct": state.following.form, "terms": state.following.terms}
-        return JSONResponse({"object": "list", "data": [model]})
+        return Json({"object": "list", "data": [model]})
 
     def _metrics_page(self, _: Request) -> Response:  # not async: on a thread, because it may ask the GPU's driver
         return Response(self._metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -194,18 +196,18 @@ class Service:
 async def _no_route(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 404)
     refusal = RequestError(f"{request.method} {request.url.path} is not served here", code="not_found", status=status)
-    return JSONResponse(refusal.body(), status)
+    return Json(refusal.body(), status)
 
 
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)  # noqa: S101  (registered for nothing else)
-    return JSONResponse(error.body(), error.status)
+    return Json(error.body(), error.status)
 
 
 async def _failed(_: Request, error: Exception) -> Response:
     """Starlette raises the error again after this answer, for `containment.py` to log."""
     refusal = _unexpected(error)
-    return JSONResponse(refusal.body(), refusal.status)
+    return Json(refusal.body(), refusal.status)
 
 
 def _unexpected(error: Exception) -> RequestError:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine import paths, registry
+from engine.errors import EngineUnavailable, StarfillError
 from engine.logs import LOG_BYTES
 from engine.models import STARTER_ID, ModelSource
 
@@ -81,12 +82,27 @@ class EngineProcess:
         """Whether it is gone."""
         return self._process.poll() is not None
 
+    def ended_within(self, seconds: float) -> bool:
+        """Wait so long at most for its end -> whether it came."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def last_words(self) -> str:
         """How it ended: the signal, or the last line that it wrote to standard error."""
         code = self._process.poll()
         if code is not None and code < 0:
             return f"it was ended by {signal.Signals(-code).name} (see {self._errors})"
         return last_words(self._errors)
+
+
+def not_started(why: str | OSError | StarfillError) -> EngineUnavailable:
+    """Why there is no process, or none any more: a Python that is gone, no memory for a process, a folder that is closed."""
+    if isinstance(why, OSError):
+        why = (why.strerror or type(why).__name__) + (f": {why.filename}" if why.filename else "")
+    return EngineUnavailable(f"the engine could not be started: {why}")
 
 
 def log_files(key: str) -> tuple[Path, Path]:

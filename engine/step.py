@@ -116,6 +116,10 @@ class Runner(Protocol):
         """
         ...
 
-    def keep_slots(self, slots: Sequence[int]) -> None:
-        """Give back the memory of all KV slots but these, which are numbered anew in this order."""
+    def keep_slots(self, slots: Sequence[int], lengths: Sequence[int]) -> None:
+        """Give back the memory of all KV slots but these, in ascending order, which are numbered anew in this order.
+
+        lengths: how many positions of each have to stay what they are. Takes no memory where the device is the host. If it
+        raises, nothing is known of what the slots hold; with fewer `slots` than were to be kept there is no going on.
+        """
         ...

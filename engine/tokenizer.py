@@ -22,7 +22,7 @@ from engine.checkpoint.json_file import one_line
 from engine.checkpoint.vocabulary import read_vocabulary
 from engine.errors import CheckpointError
 
-_MAX_PIECE = 1_024  # characters; longer ones are not worth remembering
+_MAX_PIECE = 1_024  # characters; longer ones are not worth remembering, and take long enough to let other threads run
 
 _LAST_WORD = re.compile(r"[^\S\n]*[^\s]+\Z|[^\S\n]+\Z|\n+\Z")
 """What stands for the last pre-token where a vocabulary has no pre-tokens: the last word with the blanks before it."""
@@ -78,6 +78,8 @@ class Tokenizer:
         self._control_texts = {token: text for text, token in file.control.items()}
         self.control = file.control_tokens()
         self._bytes = file.token_bytes()
+        control = (len(text.encode("utf-8", "replace")) for text in file.control)
+        self._longest = max(1, max(map(len, self._bytes), default=1), max(control, default=1))
         self._seams = file.seams
         self._normalised = file.normalised
         self._pieces: LRUCache[str, tuple[int, ...]] = LRUCache(16_384)
@@ -88,28 +90,29 @@ class Tokenizer:
         """Ids that stand for something."""
         return len(self._bytes)
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of user text, without control tokens. Pieces seen before cost a look-up."""
-        if not text:
-            return []
-        text = self._normalised(_encodable(text))
+    def encode(self, text: str, most: int | None = None) -> list[int]:
+        """Ids of user text, without control tokens. Pieces seen before cost a look-up.
+
+        More than `most` of them, where the text has more, are not all: who asks learns that it does not fit, at the cost of
+        what would have.
+        """
+        text = self._readable(text, most)
         if self._seams is None:
-            return self._clean(self._bpe.encode(text, add_special_tokens=False).ids)
-        ids: list[int] = []
+            return self._clean(_ids(self._bpe, text))
+        # Each piece has a token at least. Only looking up is behind the lock: a long text keeps no other thread waiting.
+        pieces = self._seams.split(text, 0 if most is None else max(0, most) + 2)
         with self._lock:
-            for piece in self._seams.split(text):
-                known = self._pieces.get(piece)
-                if known is None:
-                    known = tuple(self._clean(self._bpe.encode(piece, add_special_tokens=False).ids))
-                    if len(piece) <= _MAX_PIECE:
-                        self._pieces[piece] = known
-                ids.extend(known)
+            known = list(map(self._pieces.get, pieces))
+        ids: list[int] = []
+        for piece, found in zip(pieces, known, strict=True):
+            ids.extend(self._encoded(piece) if found is None else found)
+            if most is not None and len(ids) > most:
+                break
         return ids
 
-    def encode_raw(self, text: str) -> list[int]:
-        """Ids of text whose control tokens act as such: only for a caller who asked for it."""
-        ids: list[int] = self._raw_bpe.encode(self._normalised(_encodable(text)), add_special_tokens=False).ids
-        return ids
+    def encode_raw(self, text: str, most: int | None = None) -> list[int]:
+        """Ids of text whose control tokens act as such: only for a caller who asked for it. `most`: see `encode`."""
+        return _ids(self._raw_bpe, self._readable(text, most))
 
     def last_pre_token(self, text: str) -> str:
         """The piece of `text` that BPE sees last: what a longer text might have tokenised otherwise."""
@@ -169,6 +172,23 @@ class Tokenizer:
         order = sorted((i for i, text in enumerate(self._bytes) if text), key=self._bytes.__getitem__)
         return order, [self._bytes[i] for i in order]
 
+    def _readable(self, text: str, most: int | None) -> str:
+        """What is tokenised in place of `text`, or so much of it that it has more than `most` tokens whatever they are."""
+        text = self._normalised(_encodable(text))
+        return text if most is None else text[: max(0, most) * self._longest + 1]
+
+    def _encoded(self, piece: str) -> Sequence[int]:
+        """The ids of a piece that was not known a moment ago."""
+        if len(piece) > _MAX_PIECE:
+            return self._clean(_ids(self._bpe, piece))
+        with self._lock:
+            known = self._pieces.get(piece)
+        if known is None:
+            known = tuple(self._clean(_ids(self._bpe, piece)))
+            with self._lock:
+                self._pieces[piece] = known
+        return known
+
     def _clean(self, ids: Sequence[int]) -> list[int]:
         # A vocabulary may hold a control token's text as an ordinary merge; then its letters are spelled out.
         if self._control_ids.isdisjoint(ids):
@@ -201,6 +221,15 @@ class Detokenizer:
     def finish(self) -> str:
         """What an unfinished character at the end becomes: U+FFFD, or nothing."""
         return self._decoder.decode(b"", final=True)
+
+
+def _ids(bpe: Bpe, text: str) -> list[int]:
+    if len(text) <= _MAX_PIECE:
+        ids: list[int] = bpe.encode(text, add_special_tokens=False).ids
+    else:  # the call for many texts lets other threads run meanwhile, the one for a single text does not
+        (found,) = bpe.encode_batch_fast([text], add_special_tokens=False)
+        ids = found.ids
+    return ids
 
 
 def _encodable(text: str) -> str:

@@ -74,7 +74,7 @@ class Tuned:
 def name_for(path: Path) -> str:
     """What a result is called if nobody says otherwise."""
     stem = re.sub(r"[^A-Za-z0-9_.]+|\.{2,}", "-", path.resolve().stem).strip("-._")
-    return f"{stem[:80] or 'project'}-tuned"
+    return f"{stem[:80].rstrip('-._') or 'project'}-tuned"
 
 
 def tune(path: Path, model: str | None, name: str | None, plan: TunePlan, exclude: tuple[str, ...] = ()) -> Tuned:

@@ -37,9 +37,10 @@ class WaitingRoom:
         self.most = most
         self.most_per_document = most_per_document
         self._clients: OrderedDict[str, OrderedDict[Document, _Lane]] = OrderedDict()
+        self._inside = 0  # kept, because any thread may ask while the lines change
 
     def __len__(self) -> int:
-        return sum(map(len, self._lanes()))
+        return self._inside
 
     def __iter__(self) -> Iterator[Generation]:
         for lane in self._lanes():
@@ -50,6 +51,7 @@ class WaitingRoom:
         """Let a generation in -> the one that has to leave for it, if the room is full; that may be itself."""
         lane = self._lane(generation)
         lane.fresh.append(generation)
+        self._inside += 1
         if generation.document is not None and len(lane.fresh) > self.most_per_document:
             return self._leave(lane.fresh[0])
         if sum(len(each.fresh) for each in self._lanes()) > self.most:
@@ -59,6 +61,7 @@ class WaitingRoom:
     def add_begun(self, generation: Generation) -> None:
         """Let a candidate in whose prompt has been computed: it goes first in its line, and nothing displaces it."""
         self._lane(generation).begun.append(generation)
+        self._inside += 1
 
     def take(self) -> Generation:
         """The generation whose turn it is; raises LookupError when nobody waits."""
@@ -68,6 +71,7 @@ class WaitingRoom:
         document, lane = next(iter(lanes.items()))
         newest_first = document is not None and not lane.begun
         generation = (lane.begun or lane.fresh).pop(-1 if newest_first else 0)
+        self._inside -= 1
         self._clients.move_to_end(client)
         lanes.move_to_end(document)
         self._clear(client, document)
@@ -78,6 +82,7 @@ class WaitingRoom:
         lane = self._lane(generation)
         try:
             (lane.begun if generation in lane.begun else lane.fresh).remove(generation)
+            self._inside -= 1
         finally:
             self._clear(generation.client, generation.document)
 

@@ -6,7 +6,7 @@ import logging
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from engine.errors import DeviceMemoryExhausted, EngineFault, Overloaded, StarfillError
@@ -207,8 +207,10 @@ class Worker:
         except Exception as error:
             log.exception("a forward pass over %d tokens failed", len(step.ids))
             self.counters.failed += 1
+            kind = type(error).__name__
+            fault = error if isinstance(error, EngineFault) else EngineFault(f"a forward pass failed: {kind}")
             for generation in self._scheduler.fail(step):
-                self._refuse(generation, EngineFault(f"a forward pass failed: {type(error).__name__}"))
+                self._refuse(generation, fault)
             return
         finally:
             self.busy_since = None
@@ -222,13 +224,23 @@ class Worker:
         self.counters.memory_exhausted += 1
         relief = self._scheduler.relieve(step)
         if relief.keep is not None:
-            self._runner.keep_slots(relief.keep)
+            self._keep_slots(relief.keep)
         log.warning(
             "no memory for a pass over %d tokens in %d sequences; refused %d, %d KV slots stay",
             len(step.ids), len(step.spans), len(relief.refused), len(self._scheduler.slots),
         )  # fmt: skip
         for generation in relief.refused:
             self._refuse(generation, error)
+
+    def _keep_slots(self, kept: Sequence[int]) -> None:
+        slots = self._scheduler.slots
+        try:
+            self._runner.keep_slots(kept, slots.lengths)
+        except Exception:
+            if self._runner.slots < len(slots):
+                raise  # nothing is left to go on in: the engine ends, and is started again
+            log.exception("KV slots could not be moved; what they held is computed again")
+            self._scheduler.forget()
 
     def _refuse(self, generation: Generation, error: StarfillError) -> None:
         """End a request with an error, all its candidates together."""

@@ -38,7 +38,7 @@ _SAMPLES, _SAMPLE_BYTES = 64, 4_096
 
 
 class _Config(BaseModel):
-    """What is read of `adapter_config.json`: all that changes the arithmetic is known or refused."""
+    """What is read of `adapter_config.json`: all that changes the arithmetic is known or refused, by `_check_rest` too."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False)
 
@@ -55,6 +55,16 @@ class _Config(BaseModel):
     layer_replication: None = None
     rank_pattern: Annotated[dict[str, Any], Field(max_length=0)] = {}
     alpha_pattern: Annotated[dict[str, Any], Field(max_length=0)] = {}
+    # Other ways to begin take their part out of the base's weights; a conversion that gives it back says true.
+    init_lora_weights: bool | Literal["gaussian", "eva", "orthogonal"] | None = None
+
+
+_NO_ARITHMETIC = frozenset({
+    "auto_mapping", "corda_config", "ensure_weight_tying", "eva_config", "exclude_modules", "inference_mode",
+    "layers_pattern", "layers_to_transform", "loftq_config", "lora_dropout", "lora_ga_config", "megatron_config",
+    "megatron_core", "peft_version", "qalora_group_size", "runtime_config", "target_modules", "task_type",
+})  # fmt: skip
+"""Fields about how an adapter was made, or about what its tensors' names and other fields decide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +121,11 @@ def is_adapter(directory: Path) -> bool:
     return folder.has(CONFIG) and not folder.has("config.json")
 
 
+def base_of(directory: Path) -> ModelSource:
+    """The model that an adapter is of, without reading any number; raises CheckpointError."""
+    return _base(directory, _config(directory))
+
+
 def fingerprint(directory: Path) -> str:
     """What tells a model from others of the same shape, in milliseconds: its small files, and samples of its weights."""
     folder = ModelFolder(directory)
@@ -135,9 +150,20 @@ def _config(directory: Path) -> _Config:
     if isinstance(found.get("lora_alpha"), int):
         found["lora_alpha"] = float(found["lora_alpha"])
     try:
-        return _Config.model_validate(found)
+        config = _Config.model_validate(found)
     except ValidationError as error:
         refuse(folder.path(CONFIG), error)
+    _check_rest(folder.path(CONFIG), found)
+    return config
+
+
+def _check_rest(path: Path, found: Mapping[str, Any]) -> None:
+    """Whatever else is asked for may be a way to compute that is not ours: a field that says nothing asks for nothing."""
+    for name, value in found.items():
+        if name not in _Config.model_fields and name not in _NO_ARITHMETIC and value not in (None, False, "", [], {}):
+            raise CheckpointError(
+                f"{path}: {shown(name)} is {shown(value)}; only plain low-rank adapters are supported"
+            )
 
 
 def _base(directory: Path, config: _Config) -> ModelSource:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,6 +81,16 @@ class TensorMap:
             found[self.head] = (self.vocab_size, self.width)
         return found
 
+    def found_in(self, table: Mapping[str, TensorInfo]) -> TensorMap:
+        """The same for a file that has a tied pair under the head's name alone, as safetensors' `save_model` writes it."""
+        head_alone = self.tied and self.head in table and self.wte not in table
+        return replace(self, wte=self.head) if head_alone else self
+
+    @property
+    def own_head(self) -> bool:
+        """Whether head and embedding go by two names."""
+        return self.head != self.wte
+
 
 def tensor_map(shape: ModelShape, storage: Storage, *, tied: bool) -> TensorMap:
     """Where the weights of a model are in a checkpoint of that form."""
@@ -107,8 +117,12 @@ def tensor_map(shape: ModelShape, storage: Storage, *, tied: bool) -> TensorMap:
     return TensorMap(tuple(map(block, range(shape.n_layer))), d, shape.vocab_size, shape.n_positions, tied)
 
 
-def check_table(directory: Path, wanted: TensorMap, table: Mapping[str, TensorInfo]) -> None:
-    """Refuse a checkpoint that lacks a tensor, has one of another shape or dtype, or one that we would not use."""
+def check_table(directory: Path, wanted: TensorMap, table: Mapping[str, TensorInfo]) -> TensorMap:
+    """Refuse a checkpoint that lacks a tensor, has one of another shape or dtype, or one that we would not use.
+
+    -> where everything is in this one.
+    """
+    wanted = wanted.found_in(table)
     expected = wanted.expected()
     if wanted.tied and wanted.head in table:
         expected[wanted.head] = (wanted.vocab_size, wanted.width)
@@ -135,3 +149,4 @@ def check_table(directory: Path, wanted: TensorMap, table: Mapping[str, TensorIn
             raise CheckpointError(
                 f"{directory / info.file}: {name} is {info.dtype}; expected F32, BF16 or F16 (float32, bfloat16, float16)"
             )
+    return wanted

@@ -56,12 +56,11 @@ def load_model(
     `adapter`: what is merged into them on the way. `meanwhile`: what else a load needs; if it raises, no more is read.
     """
     shape = config.shape()
-    wanted = tensor_map(shape, config.storage, tied=config.tie_word_embeddings)
     table = read_table(directory)
-    check_table(directory, wanted, table)
+    wanted = check_table(directory, tensor_map(shape, config.storage, tied=config.tie_word_embeddings), table)
     if adapter is not None:
         adapter.check(wanted)
-    load = _Load(precision, wanted, shape.norm_eps, head_in_file=wanted.head in table)
+    load = _Load(precision, wanted, shape.norm_eps, head_in_file=wanted.own_head and wanted.head in table)
     with Readers(lambda: TensorReader(directory, table, precision, adapter)) as readers:
         tables = readers.start(load.tables)
         first = [readers.start(load.first, dense) for dense in _layers(wanted.blocks[0])]

@@ -7,7 +7,7 @@ error and not a signal.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self
@@ -19,6 +19,7 @@ from engine.checkpoint.folder import ModelFolder
 from engine.checkpoint.header import TensorInfo
 from engine.checkpoint.layouts import Dense
 from engine.errors import CheckpointError
+from engine.models.locate import anew
 
 if TYPE_CHECKING:
     from engine.checkpoint.adapter import Adapter
@@ -66,7 +67,8 @@ class TensorReader:
         if self._adapter is None or not self._adapted(name):
             return self._whole(name, dtype)
         merged = self._adapter.merge(name, self._whole(name))
-        _check_finite(f"{self._adapter.directory}: {name} with its adapter", merged, self._precision)
+        where = f"{self._adapter.directory}: {name} with its adapter"
+        _check_finite(where, merged, self._precision, lambda: "take another adapter")
         return merged
 
     def pieces(self, name: str, multiple: int = 1) -> Iterator[tuple[int, Tensor]]:
@@ -88,7 +90,7 @@ class TensorReader:
                 self._read(info, info.begin + first * row, into, where)
             piece = torch.frombuffer(self._staging, dtype=torch.uint8, count=rows * row)
             tensor = piece.view(dtype).view(rows, *info.shape[1:])
-            _check_finite(where, tensor, self._precision)
+            _check_finite(where, tensor, self._precision, lambda: anew(self._folder.directory))
             yield first, tensor
 
     def dense(self, dense: Dense) -> tuple[Tensor, Tensor]:
@@ -143,12 +145,12 @@ class TensorReader:
         return self._open[1]
 
 
-def _check_finite(where: str, tensor: Tensor, precision: Precision) -> None:
+def _check_finite(where: str, tensor: Tensor, precision: Precision, remedy: Callable[[], str]) -> None:
     """One NaN or infinity spoils every answer, so does one that only the conversion makes."""
     low, high = (bound.item() for bound in torch.aminmax(tensor))
     largest = torch.finfo(precision.dtype).max
     if not (abs(low) < float("inf") and abs(high) < float("inf")):
-        raise CheckpointError(f"{where}: holds NaN or infinity; the file is broken, download it again")
+        raise CheckpointError(f"{where}: holds NaN or infinity; it is broken: {remedy()}")
     if max(abs(low), abs(high)) > largest:
         name = str(precision.dtype).removeprefix("torch.")
         raise CheckpointError(

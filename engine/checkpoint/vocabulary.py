@@ -123,7 +123,8 @@ class VocabularyFile:
                 "pre_tokenizer": {"type": "Sequence", "pretokenizers": split},
                 "model": {
                     "type": "BPE",
-                    "vocab": self.vocab,
+                    # The library gives an added token that is not among these the next free id, whatever its own.
+                    "vocab": {**self.vocab, **self.control},
                     "merges": self.merges,
                     "ignore_merges": self.ignore_merges,
                 },

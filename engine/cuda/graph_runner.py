@@ -18,6 +18,7 @@ from engine.cuda.ahead import Ahead
 from engine.cuda.buckets import Bucket, Drawn, bucket_of, drawn_of, expected, is_plain
 from engine.cuda.graphs import Device, Outputs
 from engine.cuda.places import Place
+from engine.overflow import sound
 from engine.runner import TorchRunner, make_copies, told_of_memory
 from engine.step import Sample, Step
 
@@ -80,22 +81,22 @@ class GraphRunner:
         """Kinds of passes that have a graph."""
         return len(self._recorded)
 
-    def keep_slots(self, slots: Sequence[int]) -> None:
+    def keep_slots(self, slots: Sequence[int], lengths: Sequence[int]) -> None:
         """See `step.Runner`. Graphs know where the memory was, so they go with it, once nothing runs any more."""
-        self._eager.keep_slots(slots)
-        self._pending = None
-        self._ahead.forget()
-        self._recorded.clear()
-        self._places.clear()
-        self._uses.clear()
-        self._wanted = deque(expected(self.window) if self._records else ())
+        try:
+            self._eager.keep_slots(slots, lengths)
+        finally:
+            self._forget_ahead()
+            self._recorded.clear()
+            self._places.clear()
+            self._uses.clear()
+            self._wanted = deque(expected(self.window) if self._records else ())
 
     def run(self, step: Step) -> list[Sample]:
         """See `step.Runner`."""
         bucket = bucket_of(step, self.window)
         if bucket is None:
-            self._pending = None
-            self._ahead.forget()
+            self._forget_ahead()
             return self._eager.run(step)
         with told_of_memory(self._eager.device, len(step.ids)):
             return self._run(step, bucket)
@@ -105,8 +106,7 @@ class GraphRunner:
         while self._wanted:
             bucket = self._wanted.popleft()
             if bucket not in self._recorded:
-                self._pending = None  # what was begun ahead is not waited for, and its place may be this one
-                self._ahead.forget()
+                self._forget_ahead()  # it is not waited for, and its place may be this one
                 self._record(bucket)
                 return True
         return False
@@ -124,15 +124,24 @@ class GraphRunner:
         if bucket.follows and bucket in self._recorded and self._ahead.worth_it(continued, bucket.reach):
             self._ahead.begun += 1
             self._pending = (bucket, self._launch(bucket))
-        ids, logprobs = read()
         # Drawn answers come in the order of the draws, others in that of the rows.
         at = range(len(answers)) if bucket.drawn else [answer.row for answer in answers]
-        samples = [Sample(ids[n], logprobs[n]) for n in at]
+        try:
+            ids, logprobs = read()
+            samples = sound([Sample(ids[n], logprobs[n]) for n in at], self._eager.kv.dtype)
+        except BaseException:
+            self._forget_ahead()  # what was begun goes on from what was not answered
+            raise
         if is_plain(step):
             self._ahead.answered(step, [sample.id for sample in samples])
         else:
             self._ahead.forget()
         return samples
+
+    def _forget_ahead(self) -> None:
+        """What was begun ahead is of no use any more, whatever comes next."""
+        self._pending = None
+        self._ahead.forget()
 
     def _begin(self, step: Step, bucket: Bucket, answers: Sequence[Drawn]) -> Read:
         """Fill the bucket's place and start its pass."""

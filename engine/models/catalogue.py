@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import StarfillError
@@ -12,7 +12,7 @@ from engine.models.known import KNOWN, KnownModel
 from engine.models.licences import Terms
 from engine.models.locate import STARTER_ID, ModelName
 from engine.models.memory import Fit, Machine, fit
-from engine.models.shelf import Kept, kept_models, starter
+from engine.models.shelf import Kept, begun_downloads, kept_models, starter
 
 if TYPE_CHECKING:
     from engine.gpt_bigcode import ModelShape
@@ -34,6 +34,8 @@ class Entry:
     """None where nobody says: a model that was put or made here."""
     fit: Fit | None
     """None where the sizes are not known."""
+    begun: int = 0
+    """Bytes of a download that stopped on its way."""
 
     @property
     def size(self) -> int | None:
@@ -54,6 +56,7 @@ class Entry:
             "directory": str(self.kept.directory) if self.kept else None,
             "commit": record.commit if record else None,
             "size": self.size,
+            "begun": self.begun,
             "parameters": self.parameters,
             "context": self.context,
             "licences": [licence.id for licence in self.terms.licences] if self.terms else [],
@@ -68,10 +71,12 @@ class Entry:
 def entries(machine: Machine, *, only_here: bool = False) -> list[Entry]:
     """All models, best first: those that fit, the largest of them first, then the others, the smallest first."""
     kept = {str(each.name): each for each in (starter(), *kept_models())}
+    begun = {str(each.name): each for each in begun_downloads()}
     found = [entry(each.name, each, machine) for each in kept.values()]
+    found += [entry(each.name, None, machine) for name, each in begun.items() if name not in kept]
     if not only_here:
-        found += [entry(ModelName(id_), None, machine) for id_ in KNOWN if id_ not in kept]
-    return ranked(found)
+        found += [entry(ModelName(id_), None, machine) for id_ in KNOWN if id_ not in kept and id_ not in begun]
+    return ranked(replace(one, begun=begun[str(one.name)].size) if str(one.name) in begun else one for one in found)
 
 
 def ranked(found: Iterable[Entry]) -> list[Entry]:

@@ -39,7 +39,8 @@ def list_models(
         machine = memory.this_machine()
         found = entries(machine, only_here=here)
         if as_json:
-            typer.echo(json.dumps([one.as_dict() for one in found]))
+            # A program that asks for what is here means to use it.
+            typer.echo(json.dumps([one.as_dict() for one in found if one.kept or not here]))
             return
         from engine.models.views import list_view
 
@@ -90,6 +91,9 @@ def pull(
     accept_licence: Annotated[
         bool, typer.Option("--accept-licence", help="Accept the licence's use restrictions without being asked.")
     ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare each file that is here with its sum; damaged ones come again.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, line by line as bytes come.")] = False,
 ) -> None:
     """Download a model. The only command of starfill that uses the network."""
@@ -111,7 +115,7 @@ def pull(
                 return how
 
             try:
-                done = download(parsed, Hub(), agree, bar)
+                done = download(parsed, Hub(), agree, bar, check_sums=verify)
             except KeyboardInterrupt:
                 raise HubError(f"stopped; what has come is kept: starfill models pull {parsed} goes on") from None
         if as_json:
@@ -129,18 +133,24 @@ def remove(
     name: Name,
     yes: Annotated[bool, typer.Option("--yes", help="Without being asked.")] = False,
 ) -> None:
-    """Delete a downloaded model, unless an engine runs it."""
+    """Delete a downloaded model, unless an engine runs it, and what is left of a download that stopped on its way."""
     with _reported():
         from engine.models import shelf
         from engine.sizes import human_size
 
-        kept = shelf.find(name)
+        kept, begun = shelf.on_disk(name)
+        parts = [f"{human_size(kept.size)} in {kept.directory}"] if kept else []
+        parts += [f"{human_size(begun.size)} of a download that stopped"] if begun else []
+        parsed = shelf.parse(name)
         if not yes:
             if not sys.stdin.isatty():
-                raise StarfillError(f"remove {kept.name}? Nobody is there to ask: add --yes")
-            typer.confirm(f"Delete {kept.name}, {human_size(kept.size)} in {kept.directory}?", abort=True)
-        freed = shelf.remove(kept)
-        typer.echo(f"Removed {kept.name}: {human_size(freed)} are free again.")
+                raise StarfillError(f"remove {parsed}? Nobody is there to ask: add --yes")
+            typer.confirm(f"Delete {parsed}, {' and '.join(parts)}?", abort=True)
+        led_to = kept.directory.resolve() if kept and kept.directory.is_symlink() else None
+        freed = shelf.remove(kept, begun)
+        typer.echo(f"Removed {parsed}: {human_size(freed)} are free again.")
+        if led_to is not None:
+            typer.echo(f"Its folder was a link; what is in {led_to} stays.")
 
 
 @app.command()
@@ -167,14 +177,10 @@ def convert(
 
 def _tell_fitness(directory: Path) -> None:
     """Whether the tensors are what config.json calls for: said now, not when an editor waits."""
-    from engine.checkpoint.config import read_config
-    from engine.checkpoint.layouts import check_table, tensor_map
-    from engine.checkpoint.table import read_table
+    from engine.fitness import check_tensors
 
     try:
-        config = read_config(directory)
-        wanted = tensor_map(config.shape(), config.storage, tied=config.tie_word_embeddings)
-        check_table(directory, wanted, read_table(directory))
+        check_tensors(directory)
     except StarfillError as error:
         typer.echo(f"It could not be served as it is: {error}", err=True)
 

@@ -2,11 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import ssl
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from engine.errors import HubError
 from engine.models.locate import ModelName
+
+_PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+_SCHEMES = ("http", "https", "socks5", "socks5h")
+"""Of proxies that the HTTP library knows."""
+
+
+@contextmanager
+def network_explained() -> Iterator[None]:
+    """Turn what the HTTP library makes of proxies and certificates in the environment into HubError; nothing is sent yet."""
+    import httpx2
+
+    try:
+        yield
+    except ImportError as error:
+        named = _given(_PROXIES, lambda value: _scheme(value).startswith("socks")) or "your proxy"
+        raise HubError(
+            f"{named} is a SOCKS proxy, which needs one package more: pip install socksio, or name an http:// proxy"
+        ) from error
+    except OSError as error:  # ssl.SSLError is one
+        named = _given(_CERTIFICATES, bool) or "the system's store of certificates"
+        wrong = "holds no certificates in PEM" if isinstance(error, ssl.SSLError) else error.strerror or said(error)
+        raise HubError(f"{named}: {wrong}; point it at your certificates (PEM), or unset it") from error
+    except (ValueError, httpx2.InvalidURL) as error:
+        named = _given(_PROXIES, lambda value: _scheme(value) not in _SCHEMES) or _given(_PROXIES, bool) or "NO_PROXY"
+        raise HubError(
+            f"{named} cannot be used ({said(error)}); it takes http://HOST:PORT, https:// or socks5://"
+        ) from error
+
+
+def _given(names: tuple[str, ...], wrong: Callable[[str], bool]) -> str | None:
+    """The first of these variables, in either case of letters, whose value is wrong: `NAME=value` without any password."""
+    for name in (each for upper in names for each in (upper, upper.lower())):
+        value = os.environ.get(name, "")
+        if value and wrong(value):
+            return f"{name}={value if name in _CERTIFICATES else _without_password(value)}"
+    return None
+
+
+def _scheme(proxy: str) -> str:
+    scheme, found, _ = proxy.partition("://")
+    return scheme.casefold() if found else "http"
+
+
+def _without_password(value: str) -> str:
+    scheme, found, rest = value.rpartition("://")
+    return ascii(scheme + found + rest.rpartition("@")[2])[1:-1][:200]
 
 
 @contextmanager

@@ -7,7 +7,6 @@ telemetry is off, and so is its second way of transport, so that one way goes th
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import time
@@ -22,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from engine import __version__
 from engine.errors import HubError
-from engine.models.explaining import explained, said
+from engine.models.explaining import explained, network_explained, said
 from engine.models.locate import ModelName
 
 if TYPE_CHECKING:
@@ -109,10 +108,13 @@ class Hub:
             if (path := os.environ.get(variable)) and not Path(path).exists():
                 raise HubError(f"{variable}={path}: no such file; point it at your certificates, or unset it")
         import huggingface_hub
+        from huggingface_hub import constants  # as an attribute it is there only once something else has imported it
 
         self._library = huggingface_hub
         self._sleep = sleep
-        self.endpoint = (os.environ.get("HF_ENDPOINT") or huggingface_hub.constants.ENDPOINT).rstrip("/")
+        self.endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+        with network_explained():
+            self._session = huggingface_hub.get_session()
         self._token: str | None = huggingface_hub.get_token()
 
     def page(self, name: ModelName) -> str:
@@ -181,9 +183,7 @@ class Hub:
 
         headers = self._headers() | {"Accept-Encoding": "identity"} | ({"Range": f"bytes={at}-"} if at else {})
         try:
-            with self._session().stream(
-                "GET", url, headers=headers, timeout=_SECONDS, follow_redirects=True
-            ) as response:
+            with self._session.stream("GET", url, headers=headers, timeout=_SECONDS, follow_redirects=True) as response:
                 if response.status_code in _PASSING:
                     return f"the hub answered {response.status_code}"
                 if response.status_code >= 400:
@@ -215,7 +215,7 @@ class Hub:
 
         for left in range(_ASKED - 1, -1, -1):
             try:
-                response = self._session().request(
+                response = self._session.request(
                     method, url, headers=self._headers(), timeout=_SECONDS, follow_redirects=follow_redirects
                 )
             except (httpx2.NetworkError, httpx2.RemoteProtocolError, httpx2.TimeoutException) as error:
@@ -235,25 +235,8 @@ class Hub:
     def _headers(self) -> dict[str, str]:
         return {"user-agent": _agent()} | ({"authorization": f"Bearer {self._token}"} if self._token else {})
 
-    def _session(self) -> httpx2.Client:
-        session: httpx2.Client = self._library.get_session()
-        return session
-
     def _explained(self, name: ModelName) -> AbstractContextManager[None]:
         return explained(name, self.endpoint, has_token=self._token is not None)
-
-
-def verify(path: Path, file: RemoteFile) -> bool:
-    """Whether a file on disk is what the hub says it is."""
-    kind, _, expected = file.sum.partition(":")
-    if path.stat().st_size != file.size:
-        return False
-    head = b"blob %d\0" % file.size  # a git object's kind and length come first
-    found = hashlib.sha256() if kind == "sha256" else hashlib.sha1(head, usedforsecurity=False)
-    with path.open("rb") as opened:
-        while piece := opened.read(8 * _PIECE):
-            found.update(piece)
-    return found.hexdigest() == expected
 
 
 def _sum_of(sibling: _Sibling) -> str | None:

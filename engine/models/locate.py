@@ -88,8 +88,16 @@ def locate(model: str | None, *, trust_folder: bool = True) -> ModelSource:
     )
 
 
+def anew(directory: Path) -> str:
+    """How to get a model again whose files are damaged, though all there."""
+    if directory.parent == paths.models_dir() and (name := ModelName.of_folder(directory.name)) is not None:
+        return f"starfill models pull --verify {name}"
+    return "download it again"
+
+
 def _id_of(directory: Path) -> str:
     """A downloaded model keeps its name when it is given by its path, as a shared engine is."""
     if directory.parent == paths.models_dir().resolve() and (name := ModelName.of_folder(directory.name)) is not None:
         return str(name)
-    return directory.name
+    # It goes into messages and JSON, whatever bytes it has on disk.
+    return directory.name.encode("utf-8", "replace").decode()

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 from engine import paths
+from engine.backends import choose_backend
 from engine.checkpoint.folder import ModelFolder
 from engine.checkpoint.json_file import JsonLimits, read_object, shown
-from engine.checkpoint.table import INDEX, SINGLE, read_table
-from engine.errors import CheckpointError, HubError, StarfillError
+from engine.checkpoint.table import INDEX, SINGLE
+from engine.errors import CheckpointError, HubError, PickleRefused, StarfillError
+from engine.fitness import check_description, check_tensors
 from engine.lock import FileLock
-from engine.models.conversion.convert import BIN, BIN_INDEX, convert
-from engine.models.hub import Hub, RemoteFile, RemoteModel, verify
+from engine.models.conversion.convert import BIN, BIN_INDEX, check_system, convert
+from engine.models.hub import Hub, RemoteFile, RemoteModel
 from engine.models.known import KNOWN
 from engine.models.licences import Acceptance, Terms
 from engine.models.locate import ModelName
 from engine.models.record import PulledFile, Record, read_record, write_record
 from engine.models.shelf import PARTIAL, kept_models
 from engine.models.staging import check_room, grow, place, size_of, writable
+from engine.models.sums import complete, damaged_files, reuse, sha256_of, verify
 from engine.sizes import human_size
 
 CONFIG = "config.json"
@@ -78,29 +82,37 @@ class _Weights:
 _FORMS = (_Weights(SINGLE, INDEX), _Weights(BIN, BIN_INDEX))
 
 
-def pull(name: ModelName, hub: Hub, agree: Agree, progress: Progress) -> Pulled:
-    """Download a model, or find that it is here; raises HubError or CheckpointError, and what was here before stays."""
+def pull(name: ModelName, hub: Hub, agree: Agree, progress: Progress, *, check_sums: bool = False) -> Pulled:
+    """Download a model, or find that it is here; raises HubError or CheckpointError, and what was here before stays.
+
+    With `check_sums`, it is here only if each of its files still is what was recorded, which takes reading them all.
+    """
     remote = hub.describe(name)
     small, form = _choose(name, hub.page(name), remote)
     target = paths.models_dir() / name.folder
     there = read_record(target)
-    if there is not None and there.commit == remote.commit and _complete(target, there):
+    damaged = _compare(target, there, progress) if check_sums and there is not None else frozenset[str]()
+    if there is not None and there.commit == remote.commit and not damaged and complete(target, there):
         return Pulled(name, target, there, fresh=False)
+    if target.is_symlink() and not target.exists():
+        raise HubError(f"{target} is a link that leads nowhere; bring back what it led to, or remove the link")
     if there is None and target.exists():
         raise HubError(f"{target} is there, but was not pulled; take it away first: starfill models remove {name}")
     hub.check_access(name, remote.commit, CONFIG)
-    acceptance, terms = _accept(name, hub, remote, agree)
     partial = paths.private_dir(writable(paths.models_dir()) / PARTIAL)
+    if form.pickled:
+        check_system(partial)
+    acceptance, terms = _accept(name, hub, remote, agree)
     lock = FileLock(partial / f"{name.folder}.lock")
     if not lock.try_acquire():
         raise HubError(f"{name} is being downloaded by another starfill; wait for it, or end it")
     try:
         staging = grow(partial, name, remote.commit)
+        if there is not None and check_sums:
+            reuse(target, there, damaged, remote, staging)
         files = _fetch(name, hub, remote, small, form, staging, progress)
-        converted: Sequence[str] = ()
-        if form.pickled:
-            converted = _convert(staging, progress)
-        read_table(staging)
+        made, converted = _convert(staging, progress) if form.pickled else ((), ())
+        _check_weights(name, staging)
         record = Record(
             id=name.id,
             revision=name.revision,
@@ -111,8 +123,11 @@ def pull(name: ModelName, hub: Hub, agree: Agree, progress: Progress) -> Pulled:
             acceptance=acceptance,
             files=tuple(PulledFile(each.name, each.size, each.sum) for each in files),
             converted_from=tuple(converted),
+            made=tuple(made),
         )
         write_record(staging, record)
+        if target.is_symlink():
+            progress.note(f"{target} was a link; what is in {target.resolve()} stays, and is not used any more")
         place(staging, target, partial)
     except OSError as error:
         raise HubError(f"{paths.models_dir()}: {error.strerror or error}; what has come is kept") from error
@@ -181,6 +196,7 @@ def _fetch(
     progress.begin(sum(file.size for file in (*small, *weights)))
     for file in small:
         _fetch_file(name, hub, remote.commit, file, staging, progress)
+    _check_description(name, staging, small, progress)
     if not weights:
         weights = _shards(hub.page(name), remote.files, form, staging)
         progress.begin(sum(file.size for file in (*small, *weights)))
@@ -210,6 +226,38 @@ def _fetch_file(name: ModelName, hub: Hub, commit: str, file: RemoteFile, stagin
     )
 
 
+def _check_description(name: ModelName, staging: Path, small: Iterable[RemoteFile], progress: Progress) -> None:
+    """Refuse what could not be run while it is a few small files; those go."""
+    try:
+        backend = check_description(staging)
+    except CheckpointError as error:
+        for file in small:
+            (staging / file.name).unlink(missing_ok=True)
+        with suppress(OSError):  # weights of an earlier try stay
+            staging.rmdir()
+        raise CheckpointError(f"{_named(error, staging, name)}; its weights were not downloaded") from error
+    if backend == "transformers":
+        try:
+            choose_backend("auto", staging)
+        except StarfillError as error:
+            progress.note(str(error))
+
+
+def _check_weights(name: ModelName, staging: Path) -> None:
+    """Refuse what could not be run before it takes the place of anything. What came stays: a newer starfill may run it."""
+    try:
+        check_tensors(staging)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{_named(error, staging, name)}; what was downloaded is kept until: starfill models remove {name}"
+        ) from error
+
+
+def _named(error: StarfillError, staging: Path, name: ModelName) -> str:
+    """What is wrong, under the name that its reader gave and not that of a folder out of sight."""
+    return str(error).replace(str(staging), str(name))
+
+
 def _shards(page: str, files: Mapping[str, RemoteFile], form: _Weights, staging: Path) -> list[RemoteFile]:
     """The files that an index names."""
     found = read_object(ModelFolder(staging), form.index, _INDEX_LIMITS).get("weight_map")
@@ -224,30 +272,28 @@ def _shards(page: str, files: Mapping[str, RemoteFile], form: _Weights, staging:
     return [files[each] for each in names]
 
 
-def _convert(staging: Path, progress: Progress) -> Sequence[str]:
-    """Pickles to safetensors; the pickles go."""
+def _convert(staging: Path, progress: Progress) -> tuple[Sequence[PulledFile], Sequence[str]]:
+    """Pickles to safetensors; the pickles go -> what was made, of which files."""
     progress.note(
         "this revision has only .bin files: converting them to safetensors in a process that can do nothing else"
     )
     try:
         done = convert(staging, force=True)
-    except CheckpointError:
+    except PickleRefused:
         for path in staging.glob("*.bin"):  # right by their sums: fetching them again would not make them better
             path.unlink()
         raise
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; what was downloaded is kept") from error
     for source in (*done.sources, BIN_INDEX):
         (staging / source).unlink(missing_ok=True)
-    return done.sources
+    made = [PulledFile(file, size_of(staging / file), sha256_of(staging / file)) for file in done.files]
+    return made, done.sources
 
 
-def _complete(directory: Path, record: Record) -> bool:
-    """Whether all that was recorded is still there, by name and size."""
-    gone = {*record.converted_from, *((BIN_INDEX,) if record.converted_from else ())}
-    try:
-        read_table(directory)
-    except StarfillError:
-        return False
-    return all(size_of(directory / file.name) == file.size for file in record.files if file.name not in gone)
+def _compare(directory: Path, record: Record, progress: Progress) -> frozenset[str]:
+    progress.note("comparing every file with its sum")
+    return damaged_files(directory, record)
 
 
 def _now() -> str:

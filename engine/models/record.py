@@ -40,6 +40,13 @@ class Record:
     files: tuple[PulledFile, ...]
     converted_from: tuple[str, ...] = field(default=())
     """The `.bin` files that the safetensors were made of; they are gone."""
+    made: tuple[PulledFile, ...] = field(default=())
+    """Those safetensors, and their index; records of older versions lack them."""
+
+    @property
+    def gone(self) -> frozenset[str]:
+        """Files that were downloaded and are not kept."""
+        return frozenset(each.name for each in self.files if each.name.endswith((".bin", ".bin.index.json")))
 
 
 class _Strict(BaseModel):
@@ -70,6 +77,7 @@ class _Record(_Strict):
     acceptance: _Acceptance | None
     files: list[_File]
     converted_from: list[str] = []
+    made: list[_File] = []
 
 
 def write_record(directory: Path, record: Record) -> None:
@@ -95,6 +103,11 @@ def read_record(directory: Path) -> Record | None:
         acceptance=None
         if accepted is None
         else Acceptance(tuple(accepted.licences), accepted.at, accepted.how, accepted.shown),
-        files=tuple(PulledFile(each.name, each.size, each.sum) for each in found.files),
+        files=_files(found.files),
         converted_from=tuple(found.converted_from),
+        made=_files(found.made),
     )
+
+
+def _files(found: list[_File]) -> tuple[PulledFile, ...]:
+    return tuple(PulledFile(each.name, each.size, each.sum) for each in found)

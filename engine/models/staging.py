@@ -11,6 +11,8 @@ from engine.errors import HubError
 from engine.models.locate import ModelName
 from engine.sizes import human_size
 
+OLDER = ".older"
+"""What a model's folder is called while another takes its place."""
 _RESERVE = 256 * 2**20
 """Bytes of disk that are left alone."""
 
@@ -20,7 +22,7 @@ def grow(partial: Path, name: ModelName, commit: str) -> Path:
     staging = partial / f"{name.folder}+{commit}"
     for other in partial.glob("*+*"):
         if other.name.rpartition("+")[0] == name.folder and other != staging:
-            shutil.rmtree(other, ignore_errors=True)
+            discard(other)
     staging.mkdir(exist_ok=True)
     return staging
 
@@ -30,12 +32,20 @@ def place(staging: Path, target: Path, partial: Path) -> None:
     for path in staging.iterdir():
         if path.is_dir():  # a draft of a conversion that was ended
             shutil.rmtree(path)
-    older = partial / f"{target.name}.older"
-    shutil.rmtree(older, ignore_errors=True)
-    if target.exists():
+    older = partial / f"{target.name}{OLDER}"
+    discard(older)
+    if os.path.lexists(target):
         target.rename(older)
     staging.rename(target)
-    shutil.rmtree(older, ignore_errors=True)
+    discard(older)
+
+
+def discard(path: Path) -> None:
+    """Remove a folder, or a link to one and not what it leads to; whether or not it is there."""
+    if path.is_symlink():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def check_room(staging: Path, needed: int, name: ModelName) -> None:

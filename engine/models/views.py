@@ -32,7 +32,8 @@ def list_view(found: Sequence[Entry], machine: Machine) -> RenderableType:
     table.add_column("licence", overflow="fold")
     for one in found:
         needed = one.fit.needed if one.fit else {}
-        here = human_size(one.size) if one.size is not None else "gated" if one.known and one.known.gated else "no"
+        absent = "begun" if one.begun else "gated" if one.known and one.known.gated else "no"
+        here = human_size(one.size) if one.size is not None else absent
         table.add_row(
             str(one.name),
             Text(here, "" if one.size is not None else "dim"),
@@ -44,7 +45,12 @@ def list_view(found: Sequence[Entry], machine: Machine) -> RenderableType:
         )
     free = f"{human_size(machine.free)} are free" if machine.free is not None else "nobody can tell how much is free"
     note = f"\nMemory in GiB at each precision, 512 MiB of keys and values with it; on {machine.device} {free}."
-    return Group(table, Text(note, "dim"))
+    begun = [
+        Text(f"{one.name}: {human_size(one.begun)} of a download that stopped; pull goes on with it, remove frees them")
+        for one in found
+        if one.begun
+    ]
+    return Group(table, Text(note, "dim"), *begun)
 
 
 def memory_text(one: Entry) -> str:

@@ -22,29 +22,40 @@ from engine.transformers_backend.families import NativeConfig
 from engine.transformers_backend.model import TransformersModel
 
 _EMBEDDING = "model.embed_tokens.weight"
+_PAIR = (_EMBEDDING, TIED_HEAD)
 _FREQUENCIES = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq", re.ASCII)
 """What old versions of the library stored though it is computed."""
 
 
 def load_native_model(directory: Path, config: NativeConfig, precision: Precision) -> TransformersModel:
     """Check all tensors of a directory, then bring them to the device; raises CheckpointError before any is used."""
-    model = _empty_model(config)
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    table = read_table(directory)
-    _check_table(directory, expected, table, tied=config.tie_word_embeddings)
+    model, tied = _empty_model(config), config.tie_word_embeddings
+    expected, table = _shapes(model), read_table(directory)
+    _check_table(directory, expected, table, tied=tied)
+    # safetensors' `save_model` keeps a tied pair under the head's name alone.
+    embedding = TIED_HEAD if tied and _EMBEDDING not in table else _EMBEDDING
     with TensorReader(directory, table, precision) as read:
         weights = {
-            name: read.owned(name).to(precision.device, precision.dtype)
+            name: read.owned(embedding if name == _EMBEDDING else name).to(precision.device, precision.dtype)
             for name in expected
-            if name != TIED_HEAD or not config.tie_word_embeddings
+            if name != TIED_HEAD or not tied
         }
-        if config.tie_word_embeddings and TIED_HEAD in table and not read.equal(TIED_HEAD, _EMBEDDING):
+        if tied and embedding == _EMBEDDING and TIED_HEAD in table and not read.equal(TIED_HEAD, _EMBEDDING):
             weights[TIED_HEAD] = read.owned(TIED_HEAD).to(precision.device, precision.dtype)
     # A head in the file of a tied model is the same table once more, or one of its own.
     weights.setdefault(TIED_HEAD, weights[_EMBEDDING])
     model.load_state_dict(weights, strict=True, assign=True)
     _fill_buffers(model, precision.device)
     return TransformersModel(config, model.eval().requires_grad_(requires_grad=False))
+
+
+def check_native_table(directory: Path, config: NativeConfig, table: Mapping[str, TensorInfo]) -> None:
+    """Whether a directory's tensors are those of the model; raises CheckpointError."""
+    _check_table(directory, _shapes(_empty_model(config)), table, tied=config.tie_word_embeddings)
+
+
+def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def _empty_model(config: NativeConfig) -> Any:
@@ -82,8 +93,8 @@ def _check_table(
     for name, shape in expected.items():
         info = table.get(name)
         if info is None:
-            if tied and name == TIED_HEAD:
-                continue
+            if tied and {name, *(other for other in _PAIR if other in table)} == {*_PAIR}:
+                continue  # one of the two is enough
             instead = f" (there is {shown(stranger)} instead)" if stranger is not None else ""
             raise CheckpointError(
                 f"{directory}: tensor {name} is missing{instead}; config.json is of another model, or cut"

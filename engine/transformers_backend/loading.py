@@ -12,6 +12,7 @@ from engine.checkpoint.table import read_table
 from engine.checkpoint.vocabulary import check_fits
 from engine.fim import Layout
 from engine.intake import HealingPolicy, Intake
+from engine.overflow import try_out
 from engine.serve import Loaded
 from engine.sizes import human_size
 from engine.tokenizer import Tokenizer
@@ -63,6 +64,7 @@ def load_other(options: LoadOptions) -> Loaded:
 
     with devices.all_threads():
         model = load_native_model(directory, config, precision)
+    try_out(model)
     log.info(
         "%s: %s, %d parameters in %s (%s) on %s by transformers; %d KV slots of %d tokens (%s each); %d threads",
         options.source.id, config.model_type, sum(counts), precision.name, precision.reason, device, slots, window,

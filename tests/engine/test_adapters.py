@@ -16,28 +16,11 @@ from engine.checkpoint.adapter import CONFIG, WEIGHTS, fingerprint
 from engine.errors import CheckpointError
 from engine.instruct import NOTE, Form, following_of
 from engine.models import ModelSource
+from tests.harness.adapters import ALPHA, RANK, make_adapter
 from tests.harness.checkpoints import assert_same_greedy, encode, make_checkpoint
 from tests.harness.inprocess import InProcessEngine
 
 PROMPT = "def area(width, height):\n    return "
-RANK, ALPHA = 4, 6.0
-
-
-def make_adapter(folder: Path, base: Path, *, seed: int = 1, dtype: torch.dtype = torch.float32, **config: Any) -> Path:
-    """An adapter of `base` in PEFT's layout, large enough to change what the model says."""
-    generator = torch.Generator().manual_seed(seed)
-    state: dict[str, Tensor] = {}
-    for name, tensor in load_file(base / "model.safetensors").items():
-        if tensor.dim() == 2 and ".h." in name:
-            a = torch.randn(RANK, tensor.shape[1], generator=generator) / tensor.shape[1] ** 0.5
-            b = torch.randn(tensor.shape[0], RANK, generator=generator) * 0.3
-            stem = f"base_model.model.{name.removesuffix('.weight')}"
-            state |= {f"{stem}.lora_A.weight": a.to(dtype), f"{stem}.lora_B.weight": b.to(dtype)}
-    folder.mkdir()
-    save_file(state, folder / WEIGHTS)
-    written = {"peft_type": "LORA", "base_model_name_or_path": str(base), "r": RANK, "lora_alpha": ALPHA} | config
-    (folder / CONFIG).write_text(json.dumps(written))
-    return folder
 
 
 def merged_by_hand(folder: Path, base: Path, adapter: Path) -> Path:
@@ -136,12 +119,30 @@ def test_an_adapter_of_another_form_is_refused(base: Path, tmp_path: Path, chang
 
 @pytest.mark.parametrize(
     "config", [{"peft_type": "IA3"}, {"use_dora": True}, {"use_rslora": True}, {"bias": "all"}, {"r": 0},
-               {"lora_alpha": -1.0}, {"rank_pattern": {"c_attn": 2}}, {"fan_in_fan_out": True}],
+               {"lora_alpha": -1.0}, {"rank_pattern": {"c_attn": 2}}, {"fan_in_fan_out": True},
+               {"alora_invocation_tokens": [5, 6]}, {"arrow_config": {"top_k": 3}}, {"use_bdlora": {"nblocks": 2}},
+               {"lora_bias": True}, {"use_qalora": True}, {"target_parameters": ["experts"]}, {"not_known_yet": 0.5},
+               {"init_lora_weights": "pissa"}, {"init_lora_weights": "pissa_niter_4"}, {"init_lora_weights": "olora"}],
+    ids=str,
 )  # fmt: skip
 def test_arithmetic_that_is_not_ours_is_refused(base: Path, tmp_path: Path, config: dict[str, Any]) -> None:
     adapter = make_adapter(tmp_path / "adapter", base, **config)
     with pytest.raises(CheckpointError, match=next(iter(config))):
         InProcessEngine.of(adapter)
+
+
+def test_what_only_tells_how_an_adapter_was_made_is_no_hindrance(base: Path, tmp_path: Path) -> None:
+    plain = make_adapter(tmp_path / "plain", base)
+    told = make_adapter(
+        tmp_path / "told", base, init_lora_weights="gaussian", lora_dropout=0.05, target_modules=["c_attn"],
+        task_type="CAUSAL_LM", megatron_core="megatron.core", loftq_config={}, inference_mode=True, peft_version="0.18.1",
+        qalora_group_size=16, layer_replication=None, use_bdlora=None, alora_invocation_tokens=None, lora_bias=False,
+        auto_mapping={"parent_library": "transformers"}, arrow_config=None, eva_config=None, trainable_token_indices=None,
+    )  # fmt: skip
+    ids = [
+        InProcessEngine.of(each, kv_memory=2**24).complete(prompt=PROMPT, max_tokens=8).ids for each in (plain, told)
+    ]
+    assert ids[0] == ids[1]
 
 
 def test_santacoders_layout_takes_none(base: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -10,12 +11,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from engine.errors import CheckpointError, HubError
+from engine.loading import LoadOptions, load
 from engine.models import locate
 from engine.models.record import read_record
 from tests.harness.checkpoints import make_checkpoint
@@ -105,11 +108,95 @@ def test_a_newer_commit_takes_the_place_of_the_older(hub: FakeHub, home: Path, m
     assert not list((home / "models" / ".partial").glob("*"))
 
 
+def test_a_folder_that_is_a_link_is_updated_again_and_again(hub: FakeHub, home: Path, tmp_path: Path) -> None:
+    directory, elsewhere = fetch().directory, tmp_path / "larger disk"
+    directory.rename(elsewhere)
+    directory.symlink_to(elsewhere)
+    for seed in (1, 2):
+        hub.add(ID, make_checkpoint(tmp_path / str(seed), n_positions=64, seed=seed))
+        told = Told()
+        assert fetch(told=told).fresh
+        assert [note for note in told.notes if str(elsewhere) in note] == (
+            [f"{directory} was a link; what is in {elsewhere} stays, and is not used any more"] if seed == 1 else []
+        )
+        assert (directory / WEIGHTS).read_bytes() == (tmp_path / str(seed) / WEIGHTS).read_bytes()
+    assert (elsewhere / WEIGHTS).is_file()
+    assert not list((home / "models" / ".partial").iterdir())
+    shutil.rmtree(directory)
+    directory.symlink_to(tmp_path / "not mounted")
+    with pytest.raises(HubError, match="is a link that leads nowhere; bring back what it led to"):
+        fetch()
+
+
+def test_a_link_that_an_update_left_before_is_no_hindrance(hub: FakeHub, home: Path, tmp_path: Path) -> None:
+    fetch()
+    (home / "models" / ".partial" / "bigcode--tiny_starcoder_py.older").symlink_to(tmp_path)
+    hub.add(ID, make_checkpoint(tmp_path / "newer", n_positions=64, seed=1))
+    assert fetch().fresh
+    assert not list((home / "models" / ".partial").iterdir())
+    assert tmp_path.is_dir()
+
+
 def test_a_damaged_model_is_pulled_again(hub: FakeHub, model: Path) -> None:
     directory = fetch().directory
     (directory / WEIGHTS).write_bytes(b"short")
     assert fetch().fresh
     assert (directory / WEIGHTS).read_bytes() == (model / WEIGHTS).read_bytes()
+
+
+def _flip(path: Path) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 0x40
+    path.write_bytes(raw)
+
+
+def test_damage_that_leaves_a_files_length_is_found_when_sums_are_asked_for(hub: FakeHub, model: Path) -> None:
+    directory = fetch().directory
+    _flip(directory / "config.json")
+    weights = (directory / WEIGHTS).stat().st_ino
+    assert not fetch().fresh
+    hub.seen.clear()
+    assert fetch(check_sums=True).fresh
+    assert [path.rpartition("/")[2] for path in hub.paths() if "/resolve/" in path] == ["config.json"]
+    assert (directory / "config.json").read_bytes() == (model / "config.json").read_bytes()
+    assert (directory / WEIGHTS).stat().st_ino == weights, "what is right stays"
+    assert not fetch(check_sums=True).fresh
+    _flip(directory / WEIGHTS)
+    assert fetch(check_sums=True).fresh
+    assert (directory / WEIGHTS).read_bytes() == (model / WEIGHTS).read_bytes()
+
+
+def test_the_engine_names_the_command_that_mends_a_damaged_model(hub: FakeHub, home: Path, model: Path) -> None:
+    directory = fetch().directory
+    raw = bytearray((directory / WEIGHTS).read_bytes())
+    raw[-2:] = b"\x80\x7f"  # infinity in bfloat16
+    (directory / WEIGHTS).write_bytes(raw)
+    command = ("pull", "--verify", ID, "--accept-licence")
+    with pytest.raises(
+        CheckpointError, match=rf"holds NaN or infinity; it is broken: starfill models {command[0]} {command[1]} {ID}"
+    ):
+        load(LoadOptions(locate(ID), device="cpu", kv_memory=2**26))
+    done = starfill_models(*command, home=home, HF_ENDPOINT=hub.url)
+    assert done.returncode == 0, done.stderr
+    assert "Pulled" in done.stdout
+    assert load(LoadOptions(locate(ID), device="cpu", kv_memory=2**26)).dtype == "float32"
+
+
+def test_what_was_converted_has_sums_of_its_own(hub: FakeHub, model: Path, tmp_path: Path) -> None:
+    hub.models[ID] = Repo({})
+    hub.add(ID, as_pickled(model, tmp_path / "bin"))
+    done = fetch()
+    record = read_record(done.directory)
+    assert record == done.record
+    assert record is not None
+    assert [each.name for each in record.made] == [WEIGHTS]
+    assert not fetch(check_sums=True).fresh
+    right = (done.directory / WEIGHTS).read_bytes()
+    _flip(done.directory / WEIGHTS)
+    assert fetch(check_sums=True).fresh
+    assert (done.directory / WEIGHTS).read_bytes() == right
+    (done.directory / WEIGHTS).write_bytes(right + b"x")
+    assert fetch().fresh, "a length is looked at each time"
 
 
 def test_what_was_not_pulled_is_not_replaced(hub: FakeHub, home: Path) -> None:
@@ -187,6 +274,50 @@ def test_a_hostile_bin_file_is_refused_and_leaves_nothing(
     assert not canary.exists()
     assert nothing_is_here(home)
     assert not list((home / "models").rglob("*.bin"))
+
+
+def _no_room(path: Path) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("attribute", "instead", "says"),
+    [
+        ("_run_child", lambda *_: {"locked": "no list of system calls for riscv64"}, "give up its rights"),
+        ("_run_child", lambda *_: {"failed": "could not be converted (No space left)"}, "No space left"),
+        ("read_table", _no_room, "free some disk and try again"),
+        ("_check_room", lambda *_: (_ for _ in ()).throw(CheckpointError("needs more disk")), "needs more disk"),
+    ],
+    ids=["locked", "a full disk", "a full disk here", "too little disk"],
+)
+def test_bin_files_that_nothing_is_wrong_with_are_kept(
+    hub: FakeHub, home: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    attribute: str, instead: Callable[..., object], says: str,
+) -> None:  # fmt: skip
+    """What stands in the way is the system's, and may be gone at the next try."""
+    hub.models[ID] = Repo({})
+    hub.add(ID, as_pickled(model, tmp_path / "bin"))
+    with monkeypatch.context() as spoilt:
+        spoilt.setattr(f"engine.models.conversion.convert.{attribute}", instead)
+        spoilt.setattr("engine.models.pulling.check_system", lambda folder: None)
+        with pytest.raises(CheckpointError, match=f"{says}.*; what was downloaded is kept"):
+            fetch()
+    hub.seen.clear()
+    assert fetch().fresh
+    assert not [path for path in hub.paths() if "/cdn/" in path], "nothing came twice"
+
+
+def test_pickles_are_not_downloaded_where_none_can_be_read(
+    hub: FakeHub, home: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.models[ID] = Repo({}, licence="bigcode-openrail-m")
+    hub.add(ID, as_pickled(model, tmp_path / "bin"))
+    monkeypatch.setattr("engine.models.conversion.convert._run_child", lambda *_: {"locked": "no seccomp"})
+    asked = Asked()
+    with pytest.raises(CheckpointError, match=r"give up its rights \(no seccomp\)"):
+        fetch(asked=asked)
+    assert not asked.terms
+    assert not hub.paths()[1:]
 
 
 # Broken connections

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import HubError, StarfillError
+from engine.errors import CheckpointError, HubError, StarfillError
 from engine.lock import FileLock
 from engine.models import locate
 from engine.models.hub import Hub
@@ -23,6 +23,7 @@ from engine.models.locate import ModelName
 from engine.models.pulling import pull
 from engine.models.record import read_record
 from tests.harness.checkpoints import make_checkpoint
+from tests.harness.families import make_family_checkpoint
 from tests.harness.hub import FakeHub, Repo, certificates_for, proxying, serving
 from tests.harness.process import isolated_env
 from tests.harness.pulls import (
@@ -183,6 +184,53 @@ def test_what_starfill_could_not_read_is_refused_before_the_weights(hub: FakeHub
     assert nothing_is_here(home)
 
 
+def _other(files: dict[str, bytes], **config: object) -> dict[str, bytes]:
+    return files | {"config.json": json.dumps(json.loads(files["config.json"]) | config).encode()}
+
+
+def test_what_no_backend_runs_is_refused_before_the_weights(hub: FakeHub, home: Path) -> None:
+    good = hub.models[ID].files["main"]
+    tokenizer = json.loads(good["tokenizer.json"])
+    tokenizer["model"]["type"] = "Unigram"
+    for files, says in (
+        (_other(good, quantization_config={"quant_method": "gptq"}), "a/b/config.json: quantization_config: weights"),
+        (_other(good, model_type="mamba"), "a/b/config.json: model_type 'mamba' is not supported"),
+        (_other(good, vocab_size=100), "a/b/tokenizer.json: has ids up to"),
+        (good | {"tokenizer.json": json.dumps(tokenizer).encode()}, "a/b/tokenizer.json: model.type: expected 'BPE'"),
+    ):
+        hub.models["a/b"] = Repo({"main": files})
+        with pytest.raises(CheckpointError, match=rf"^{says}.*; its weights were not downloaded$"):
+            fetch("a/b")
+    assert not [path for path in hub.paths() if path.endswith(WEIGHTS)]
+    assert not list((home / "models" / ".partial").iterdir())
+
+
+def test_weights_that_are_not_those_of_the_config_take_nobodys_place(hub: FakeHub, home: Path) -> None:
+    before = fetch().directory
+    hub.models[ID].files["main"] = _other(hub.models[ID].files["main"], n_inner=64)
+    with pytest.raises(
+        CheckpointError, match=rf"config.json makes it .*; what was downloaded is kept until: .*remove {ID}"
+    ):
+        fetch()
+    record = read_record(before)
+    assert record is not None
+    assert locate(ID).directory == before
+    assert record.commit != hub.models[ID].commit("main")
+
+
+def test_another_family_is_checked_too_and_its_library_named(
+    hub: FakeHub, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add("a/b", make_family_checkpoint(tmp_path / "q", "qwen2"))
+    monkeypatch.setattr("engine.backends.library_version", lambda: None)
+    told = Told()
+    assert fetch("a/b", told=told).fresh
+    assert any("pip install 'starfill[transformers]'" in note for note in told.notes)
+    hub.models["a/c"] = Repo({"main": _other(hub.models["a/b"].files["main"], rope_scaling={"type": "yarn"})})
+    with pytest.raises(CheckpointError, match=r"rope_scaling.*its weights were not downloaded"):
+        fetch("a/c")
+
+
 def test_an_index_cannot_name_what_is_not_there_or_not_a_name(hub: FakeHub, model: Path) -> None:
     small = {k: v for k, v in hub.models[ID].files["main"].items() if k != WEIGHTS}
     for name in ("../escape.safetensors", "gone.safetensors", "config.json"):
@@ -259,6 +307,54 @@ def test_a_proxy_and_a_companys_certificates(model: Path, home: Path, tmp_path: 
         direct = starfill_models(*command, home=home, **env | {"SSL_CERT_FILE": str(authority)})
         assert direct.returncode == 1, "without the proxy nobody knows that name"
         assert "cannot be reached" in direct.stderr or "proxy" in direct.stderr
+
+
+def test_without_another_hub_named_models_come_from_the_familys(
+    model: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default address, to its end: a proxy leads it here, and an authority of ours vouches for the name."""
+    monkeypatch.delenv("HF_ENDPOINT")
+    certificates, authority = certificates_for("huggingface.co", tmp_path)
+    with serving(FakeHub(), certificates) as hub, proxying(int(hub.url.rpartition(":")[2])) as proxy:
+        hub.cdn = "https://huggingface.co"
+        hub.add(ID, model, licence="apache-2.0")
+        env = {"HTTPS_PROXY": f"http://127.0.0.1:{proxy.port}", "SSL_CERT_FILE": str(authority)}
+        done = starfill_models("pull", ID, "--accept-licence", home=home, **env)
+        assert done.returncode == 0, done.stderr
+        assert set(proxy.tunnels) == {"huggingface.co:443"}
+        record = read_record(locate(ID).directory)
+        assert record is not None
+        assert record.hub == "https://huggingface.co"
+        missing = starfill_models("pull", "nobody/nothing", home=home, **env)
+        assert "https://huggingface.co/nobody/nothing: there is no such model, or is private" in missing.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("ALL_PROXY", "socks5://me:secret@127.0.0.1:9", "ALL_PROXY=socks5://127.0.0.1:9 is a SOCKS proxy"),
+        ("https_proxy", "socks4a://127.0.0.1:9", "https_proxy=socks4a://127.0.0.1:9 cannot be used"),
+        ("HTTPS_PROXY", "http://127.0.0.1:nine", "HTTPS_PROXY=http://127.0.0.1:nine cannot be used"),
+        ("SSL_CERT_FILE", "{}/no.pem", "no.pem: holds no certificates in PEM"),
+        ("REQUESTS_CA_BUNDLE", "{}/no.pem", "no.pem: holds no certificates in PEM"),
+    ],
+)
+def test_a_network_that_is_set_up_wrong_is_named_in_a_line(
+    hub: FakeHub, home: Path, tmp_path: Path, variable: str, value: str, says: str
+) -> None:
+    (tmp_path / "no.pem").write_text("no certificate\n")
+    done = starfill_models(
+        "pull",
+        ID,
+        "--accept-licence",
+        home=home,
+        HF_ENDPOINT="https://hub.example",
+        **{variable: value.format(tmp_path)},
+    )
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "secret" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
 # Nobody else

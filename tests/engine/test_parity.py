@@ -193,7 +193,7 @@ def test_a_fork_at_the_end_of_memory_is_what_it_was_copied_from(tmp_path: Path) 
     prompts = [_prompt(30, 768, seed=n) for n in range(3)]
     before = [engine.complete(prompt=prompt, max_tokens=6).ids for prompt in prompts]
     kept = engine.scheduler.slots.keep(2)
-    engine.runner.keep_slots(kept)
+    engine.runner.keep_slots(kept, engine.scheduler.slots.lengths)
     engine.scheduler._max_running = 2
     assert engine.runner.slots == 2
     again = [engine.complete(prompt=prompt, max_tokens=6) for prompt in reversed(prompts)]

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engine.checkpoint.config import read_config
-from engine.checkpoint.layouts import check_table
+from engine.checkpoint.layouts import TensorMap, check_table
 from engine.checkpoint.loader import load_model
 from engine.errors import CheckpointError
 from engine.gpt_bigcode import GPTBigCode
@@ -221,6 +221,27 @@ def test_the_head_is_tied_where_it_is_the_same_table(tmp_path: Path, tied: bool,
     torch.testing.assert_close(logprobs(model, ids), oracle, atol=2e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_tied_pair_may_have_the_heads_name_alone(tmp_path: Path, dtype: str) -> None:
+    """So safetensors' own `save_model` writes it."""
+    directory, whole = make_checkpoint(tmp_path / "m"), make_checkpoint(tmp_path / "whole")
+    tensors = load_file(directory / WEIGHTS)
+    tensors["lm_head.weight"] = tensors.pop("transformer.wte.weight")
+    save_file(tensors, directory / WEIGHTS, {"format": "pt"})
+    if dtype == "float32":
+        ids = list(range(30, 50))
+        oracle = torch.log_softmax(oracle_logits(whole, ids), -1)
+        torch.testing.assert_close(logprobs(model_of(directory), ids), oracle, atol=2e-4, rtol=1e-4)
+    mine, theirs = (
+        InProcessEngine.of(each, dtype=dtype, kv_memory=2**26).complete(prompt=PREFIX, max_tokens=12)
+        for each in (directory, whole)
+    )
+    assert mine.ids == theirs.ids
+    set_key(CONFIG, "tie_word_embeddings", False)(directory)
+    with pytest.raises(CheckpointError, match=r"wte\.weight is missing"):
+        model_of(directory)
+
+
 def test_an_index_may_list_the_head_of_a_tied_model_that_no_shard_holds(tmp_path: Path) -> None:
     directory = make_checkpoint(tmp_path / "m", shards=2)
     index = directory / "model.safetensors.index.json"
@@ -261,10 +282,11 @@ def test_a_number_that_float16_has_not_is_refused_with_the_remedy(tmp_path: Path
 def test_a_shard_that_is_cut_while_it_is_read_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = make_checkpoint(tmp_path / "m")
 
-    def cut(*args: Any) -> None:
-        check_table(*args)
+    def cut(*args: Any) -> TensorMap:
+        wanted = check_table(*args)
         raw = (directory / WEIGHTS).read_bytes()
         (directory / WEIGHTS).write_bytes(raw[: len(raw) // 2])
+        return wanted
 
     monkeypatch.setattr("engine.checkpoint.loader.check_table", cut)
     with pytest.raises(CheckpointError, match="was cut while it was read"):

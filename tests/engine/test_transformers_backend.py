@@ -19,6 +19,7 @@ from engine.loading import LoadOptions, load
 from engine.models import ModelSource
 from engine.prospect import foresee
 from engine.transformers_backend.loading import window_that_fits
+from tests.harness.adapters import make_adapter
 from tests.harness.checkpoints import make_checkpoint
 from tests.harness.families import (
     FAMILIES,
@@ -79,6 +80,24 @@ def test_ids_are_those_of_the_librarys_own_generate(home: Path, kind: str, layou
 
     in_pieces = _engine(directory, piece=16).complete(**_request(layout), max_tokens=16)
     assert in_pieces.ids == cold.ids
+
+
+def test_a_tied_pair_may_have_the_heads_name_alone(home: Path, tmp_path: Path) -> None:
+    directory, whole = make_family_checkpoint(tmp_path / "m", "starcoder2"), _made(home, "starcoder2")
+    expected = _engine(whole).complete(prompt=PREFIX, max_tokens=12).ids
+
+    def rename(tensors: dict[str, Any]) -> None:
+        tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
+
+    rewrite_tensors(directory, rename)
+    assert _engine(directory).complete(prompt=PREFIX, max_tokens=12).ids == expected
+
+    def spoil(tensors: dict[str, Any]) -> None:
+        del tensors["lm_head.weight"]
+
+    rewrite_tensors(directory, spoil)
+    with pytest.raises(CheckpointError, match=r"embed_tokens\.weight is missing"):
+        _engine(directory)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -244,6 +263,22 @@ def test_what_neither_backend_can_do_is_refused_with_the_remedy(home: Path, tmp_
             load(LoadOptions(ModelSource("m", qwen), device="cpu", dtype=dtype))
     with pytest.raises(DeviceError, match=r"--kv-memory 4 KiB holds no window of 512 tokens"):
         load(LoadOptions(ModelSource("m", qwen), device="cpu", kv_memory=4096))
+
+
+def test_what_would_be_refused_is_foreseen(home: Path, tmp_path: Path) -> None:
+    qwen = _made(home, "qwen2")
+    with pytest.raises(DeviceError, match=r"--kv-memory 4 KiB holds no window of 512 tokens"):
+        foresee(qwen, "cpu", "auto", 4096)
+    adapter = make_adapter(tmp_path / "a", qwen)
+    for ask in (
+        lambda: foresee(adapter, "cpu", "auto", 2**26),
+        lambda: load(LoadOptions(ModelSource("a", adapter), device="cpu", kv_memory=2**26)),
+    ):
+        with pytest.raises(CheckpointError, match="are not merged by the transformers backend"):
+            ask()
+    cut = rewrite_tensors(make_family_checkpoint(tmp_path / "m", "qwen2"), lambda t: t.pop("model.norm.weight"))
+    with pytest.raises(CheckpointError, match=r"tensor model\.norm\.weight is missing"):
+        foresee(cut, "cpu", "auto", 2**26)
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "starcoder"])

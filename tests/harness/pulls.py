@@ -81,11 +81,11 @@ class Asked:
         return "asked"
 
 
-def fetch(text: str = ID, *, told: Told | None = None, asked: Asked | None = None) -> Pulled:
+def fetch(text: str = ID, *, told: Told | None = None, asked: Asked | None = None, check_sums: bool = False) -> Pulled:
     """Pull in this process, without the pauses between attempts."""
     name = ModelName.parse(text)
     assert name is not None
-    return pull(name, Hub(sleep=lambda seconds: None), asked or Asked(), told or Told())
+    return pull(name, Hub(sleep=lambda seconds: None), asked or Asked(), told or Told(), check_sums=check_sums)
 
 
 def starfill_models(*arguments: str, home: Path, **env: str) -> subprocess.CompletedProcess[str]:

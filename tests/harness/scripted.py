@@ -77,9 +77,11 @@ class ScriptedRunner:
                 samples += [Sample(wish if allowed is None or wish in allowed else min(allowed), -0.5)] * draws
         return samples
 
-    def keep_slots(self, slots: Sequence[int]) -> None:
-        """Give back the others."""
-        self._memory = [self._memory[slot] for slot in slots]
+    def keep_slots(self, slots: Sequence[int], lengths: Sequence[int]) -> None:
+        """Give back the others, and forget what need not stay."""
+        assert list(slots) == sorted(slots)
+        kept = zip(slots, lengths, strict=True)
+        self._memory = [self._memory[slot][:length] + [-1] * (self.window - length) for slot, length in kept]
         self.slots = len(slots)
 
     def _after(self, held: Sequence[int]) -> int:

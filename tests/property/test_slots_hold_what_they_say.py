@@ -40,8 +40,9 @@ class Memory:
     def spoil(self, slot: int, start: int = 0) -> None:
         self.rows[slot][start:] = [GARBAGE] * (WINDOW - start)
 
-    def keep(self, slots: Sequence[int]) -> None:
-        self.rows = [self.rows[slot] for slot in slots]
+    def keep(self, slots: Sequence[int], lengths: Sequence[int]) -> None:
+        kept = zip(slots, lengths, strict=True)
+        self.rows = [self.rows[slot][:length] + [GARBAGE] * (WINDOW - length) for slot, length in kept]
 
     def check(self, slots: KvSlots) -> None:
         for number, row in enumerate(self.rows):
@@ -114,7 +115,8 @@ class SlotsMachine(RuleBasedStateMachine):
         held = {slot: list(self.slots.ids(slot)) for slot in self.running}
         kept = self.slots.keep(most)
         assert len(kept) == len(self.slots) <= max(most, len(held), 1)
-        self.memory.keep(kept)
+        assert kept == sorted(kept)
+        self.memory.keep(kept, self.slots.lengths)
         self.running = {kept.index(slot): rest for slot, rest in self.running.items()}
         assert sorted(held.values()) == sorted(list(self.slots.ids(slot)) for slot in self.running)
 
@@ -215,8 +217,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             if not self.pass_(choice):
                 return
 
-    @rule(copied=st.booleans(), exhausted=st.booleans())
-    def fail(self, copied: bool, exhausted: bool) -> None:
+    @rule(copied=st.booleans(), exhausted=st.booleans(), moved=st.booleans())
+    def fail(self, copied: bool, exhausted: bool, moved: bool) -> None:
         step = self.scheduler.plan()
         if step is None:
             return
@@ -228,7 +230,11 @@ class SchedulerMachine(RuleBasedStateMachine):
             relief = self.scheduler.relieve(step)
             failed = relief.refused
             if relief.keep is not None:
-                self.memory.keep(relief.keep)
+                self.memory.keep(relief.keep, self.scheduler.slots.lengths)
+                if not moved:
+                    self.scheduler.forget()
+                    for slot in range(len(self.scheduler.slots)):
+                        self.memory.spoil(slot)
         else:
             if len(step.spans) == 1:
                 self.memory.spoil(step.spans[0].slot)

@@ -22,13 +22,13 @@ import torch
 from safetensors.torch import load_file
 
 from engine.checkpoint.table import read_table
-from engine.errors import CheckpointError
-from engine.models.conversion.convert import BIN, convert
+from engine.errors import CheckpointError, PickleRefused
+from engine.models.conversion.convert import BIN, check_system, convert
 from engine.models.conversion.unpickler import ALLOWED, Refused, read_pickle
 from tests.harness.checkpoints import assert_same_greedy, make_checkpoint
 from tests.harness.inprocess import InProcessEngine
 from tests.harness.pickles import Call, as_pickled, legacy, named, text, zipped
-from tests.harness.process import isolated_env
+from tests.harness.process import ROOT, isolated_env
 from tests.harness.published import as_santacoder
 
 PREFIX = "def total(values):\n    result = 0\n    for value in values:\n        result = result + 1"
@@ -396,14 +396,50 @@ def test_where_nothing_can_be_given_up_nothing_is_read(tmp_path: Path, monkeypat
     started = subprocess.Popen
 
     def start(command: list[str], **options: object) -> object:
-        at = command.index("-m")
+        at = command.index("-c")
         return started([*command[:at], str(child), *command[at + 2 :]], **options)  # type: ignore[call-overload]
 
     monkeypatch.setattr("engine.models.conversion.convert.subprocess.Popen", start)
     if sys.platform != "linux":
         pytest.skip("the kernel's part is Linux's")
-    with pytest.raises(CheckpointError, match="does not let a process give up its rights"):
+    with pytest.raises(CheckpointError, match="does not let a process give up its rights") as caught:
         convert(tmp_path)
+    assert not isinstance(caught.value, PickleRefused), "nothing was found wrong with the file"
+    with pytest.raises(CheckpointError, match="does not let a process give up its rights"):
+        check_system(tmp_path)
+
+
+def test_packages_that_only_the_environment_leads_to_convert_too(source: Path, tmp_path: Path) -> None:
+    """As in a user's own site-packages: an interpreter that has nothing of ours where it looks by itself."""
+    directory = as_pickled(source, tmp_path / "m")
+    code = (
+        "import sys; from pathlib import Path; from engine.models.conversion.convert import convert\n"
+        "convert(Path(sys.argv[1]))"
+    )
+    elsewhere = os.pathsep.join([str(ROOT), *(each for each in sys.path if each.endswith("site-packages"))])
+    bare = getattr(sys, "_base_executable", sys.executable)
+    done = subprocess.run(
+        [bare, "-c", code, directory], cwd=tmp_path, env=isolated_env(tmp_path, PYTHONPATH=elsewhere), capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(contents(directory)) == len(load_file(source / "model.safetensors"))
+
+
+def test_a_child_that_cannot_begin_says_nothing_of_the_file(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = as_pickled(source, tmp_path / "m")
+    monkeypatch.setattr("engine.models.conversion.convert._where_modules_are", list)
+    for work in (convert, check_system):
+        with pytest.raises(CheckpointError, match=r"could not begin \(code 1") as caught:
+            work(directory)
+        assert not isinstance(caught.value, PickleRefused)
+
+
+def test_the_system_is_asked_without_any_pickle(tmp_path: Path) -> None:
+    check_system(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_child_brings_neither_torch_nor_the_rest_of_the_engine() -> None:

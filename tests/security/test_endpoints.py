@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from engine import registry
 from engine.endpoint import Endpoint, read_token
 from engine.errors import EndpointTaken, StarfillError
 from tests.harness.process import (
@@ -105,6 +106,30 @@ def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     link.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StarfillError, match="not a socket"):
         Endpoint(link).bind()
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.claim", "a.start", "a.1.tmp", "a.JSON", "..", "/", ".", ""])
+def test_a_socket_cannot_have_the_name_of_a_file_beside_one(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StarfillError, match="name a file"):
+        Endpoint(Path(name)).bind()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_sockets_do_not_share_a_record(tmp_path: Path) -> None:
+    first = Endpoint(tmp_path / "e.sock").bind()
+    first.publish("tiny", "float32", "cpu", "1.0")
+    record = registry.read_record(tmp_path / "e.json")
+    assert record is not None
+    with pytest.raises(StarfillError, match=r"e\.json beside it is another engine's"):
+        Endpoint(tmp_path / "e.other").bind()
+    assert registry.read_record(tmp_path / "e.json") == record
+    first.close()
+    assert list(tmp_path.iterdir()) == []
+    again = Endpoint(tmp_path / "e.other").bind()
+    again.close()
 
 
 def test_a_stale_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path) -> None:

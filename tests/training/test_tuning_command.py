@@ -151,6 +151,8 @@ def test_names_that_could_mean_something_else_are_refused(home: Path, tmp_path: 
         ("/a/pairs.jsonl", "pairs-tuned"),
         ("/a/_x y__", "x-y-tuned"),
         ("/é", "project-tuned"),
+        (f"/{'a' * 79} b", f"{'a' * 79}-tuned"),
+        (f"/{'a' * 78}__b", f"{'a' * 78}-tuned"),
     ],
 )
 def test_a_result_is_called_after_what_it_was_tuned_on(path: str, name: str) -> None:

@@ -70,12 +70,12 @@ def test_stop_has_one_form() -> None:
         ({"prompt": None}, "prompt"),
         ({"prompt": 7}, "prompt"),
         ({"prompt": []}, "prompt"),
-        ({"prompt": ["a", "b"]}, "prompt"),
-        ({"prompt": [[1]]}, "prompt"),
-        ({"prompt": [True]}, "prompt"),
-        ({"prompt": [1.5]}, "prompt"),
-        ({"prompt": [-1]}, "prompt"),
-        ({"prompt": [2**31]}, "prompt"),
+        ({"prompt": ["a", "b"]}, "prompt.0"),
+        ({"prompt": [[1]]}, "prompt.0"),
+        ({"prompt": [True]}, "prompt.0"),
+        ({"prompt": [1.5]}, "prompt.0"),
+        ({"prompt": [1, -5]}, "prompt.1"),
+        ({"prompt": [2**31]}, "prompt.0"),
         ({"prompt": "x" * (MAX_TEXT + 1)}, "prompt"),
         ({"suffix": "x" * (MAX_TEXT + 1)}, "suffix"),
         ({"suffix": 1}, "suffix"),
@@ -112,8 +112,8 @@ def test_stop_has_one_form() -> None:
         ({"stop": ""}, "stop"),
         ({"stop": 7}, "stop"),
         ({"stop": ["a"] * 17}, "stop"),
-        ({"stop": ["a", ""]}, "stop"),
-        ({"stop": ["a", 1]}, "stop"),
+        ({"stop": ["a", ""]}, "stop.1"),
+        ({"stop": ["a", 1]}, "stop.1"),
         ({"stop": "x" * 257}, "stop"),
         ({"seed": 2**63}, "seed"),
         ({"seed": 1.5}, "seed"),
@@ -139,6 +139,28 @@ def test_a_bad_value_names_its_field(fields: dict[str, Any], param: str) -> None
         parse(**fields)
     assert (caught.value.param, caught.value.code, caught.value.status) == (param, "invalid_value", 400)
     assert caught.value.message.startswith(f"{param}: ")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"prompt": []}, "prompt: List should have at least 1 item"),
+        ({"prompt": [1, -5]}, "prompt.1: Input should be greater than or equal to 0"),
+        ({"prompt": ["a", "b"]}, "prompt.0: Input should be a valid integer"),
+        ({"prompt": 7}, "prompt: Input should be a string or a list"),
+        ({"stop": ""}, "stop: String should have at least 1 character"),
+        ({"stop": "x" * 257}, "stop: String should have at most 256 characters"),
+        ({"stop": ["a", ""]}, "stop.1: String should have at least 1 character"),
+        ({"stop": ["x" * 300]}, "stop.0: String should have at most 256 characters"),
+        ({"stop": ["x"] * 17}, "stop: List should have at most 16 items"),
+        ({"stop": {}}, "stop: Input should be a string or a list"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_what_may_be_one_of_two_kinds_is_judged_as_the_kind_that_it_is(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        parse(**fields)
+    assert caught.value.message.startswith(message)
 
 
 @pytest.mark.parametrize(

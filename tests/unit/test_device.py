@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -25,15 +26,15 @@ def test_the_tightest_control_group_counts_and_cache_can_be_had_back(tmp_path: P
     _group(root, max="max\n")
     _group(root / "user", max=f"{4 * GIB}\n", current=f"{3 * GIB}\n", stat=f"anon 5\ninactive_file {GIB}\n")
     _group(root / "user/editor", max=f"{8 * GIB}\n", current=f"{1 * GIB}\n", stat="inactive_file 0\n")
-    assert device._left_in_cgroup(root, own) == 2 * GIB
-    assert device._left_in_cgroup(tmp_path / "none", own) is None
+    assert device._left_in_cgroup(root, own=own) == 2 * GIB
+    assert device._left_in_cgroup(tmp_path / "none", own=own) is None
 
 
 def test_a_group_over_its_limit_leaves_nothing(tmp_path: Path) -> None:
     own = tmp_path / "own"
     own.write_text("0::/\n")
     _group(tmp_path / "groups", max="1000\n", current="2000\n", stat="inactive_file 10\n")
-    assert device._left_in_cgroup(tmp_path / "groups", own) == 0
+    assert device._left_in_cgroup(tmp_path / "groups", own=own) == 0
 
 
 def test_available_memory_is_the_kernels_estimate(tmp_path: Path) -> None:
@@ -43,9 +44,31 @@ def test_available_memory_is_the_kernels_estimate(tmp_path: Path) -> None:
     assert device._available_in_meminfo(tmp_path / "none") is None
 
 
+@pytest.mark.parametrize("inside", [True, False], ids=["in a container", "in a service"])
+def test_limits_of_the_first_version_count_too(tmp_path: Path, inside: bool) -> None:
+    """A container sees its own group at the root, and the name that it has outside."""
+    root, own = tmp_path / "groups", tmp_path / "own"
+    own.write_text("11:cpu,cpuacct:/else\n9:memory:/docker/abc\n0::/\n")
+    group = root if inside else root / "docker" / "abc"
+    _group(root, limit_in_bytes=f"{2**63 - 4096}\n", usage_in_bytes=f"{GIB}\n")
+    _group(
+        group, limit_in_bytes=f"{4 * GIB}\n", usage_in_bytes=f"{3 * GIB}\n",
+        stat=f"inactive_file 7\ntotal_inactive_file {GIB}\n",
+    )  # fmt: skip
+    assert device._left_in_cgroup(root, device._FIRST, own) == 2 * GIB
+    assert device._left_in_cgroup(root, device._SECOND, own) is None
+
+
+def test_a_system_without_proc_says_what_is_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_lines", lambda path: ())
+    free = device.free_memory(torch.device("cpu"))
+    assert free is not None
+    assert 0 < free <= psutil.virtual_memory().total
+
+
 def test_a_limit_of_nothing_is_not_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "_available_in_meminfo", lambda path: GIB)
-    monkeypatch.setattr(device, "_left_in_cgroup", lambda root: 0)
+    monkeypatch.setattr(device, "_left_in_cgroup", lambda *_: 0)
     assert device.free_memory(torch.device("cpu")) == 0
 
 

@@ -14,12 +14,15 @@ import pytest
 from typer.testing import CliRunner
 
 from engine import doctor, registry, wanted
+from engine.errors import StarfillError
 from engine.finding import Finding
 from engine.models import STARTER, locate
+from engine.prospect import foresee
 from engine.registry import EngineRecord
 from engine.wanted import Wanted, examine_wanted
 from lsp_server.cli import app
 from lsp_server.once import wanted_engine
+from tests.harness.adapters import make_adapter
 from tests.harness.checkpoints import make_checkpoint
 from tests.harness.process import Child, temporary_home, wait_for_health
 from tests.harness.served import scripted_engine
@@ -102,6 +105,29 @@ def test_a_device_that_is_not_here_and_one_without_room(home: Path) -> None:
     assert "--device cuda:99" in findings(Wanted(device="cuda:99"))["device"].detail
     bad = findings(Wanted(device="cpu", kv_memory=2**60))["device"]
     assert (bad.ok, "are free" in bad.detail) == (False, True)
+
+
+def test_what_serve_would_refuse_is_found_beforehand(tmp_path: Path) -> None:
+    """Room for no window, a tokenizer or tensors of another model, an adapter of such a one."""
+    made = make_checkpoint(tmp_path / "m")
+    adapter = make_adapter(tmp_path / "a", made)
+
+    def refused(directory: Path, kv_memory: int = 2**26) -> str:
+        with pytest.raises(StarfillError) as caught:
+            foresee(directory, "cpu", "auto", kv_memory)
+        return str(caught.value)
+
+    assert foresee(adapter, "cpu", "auto", 2**26) == foresee(made, "cpu", "auto", 2**26)
+    assert "--kv-memory 4 KiB holds no window of" in refused(made, 2**12)
+    config = made / "config.json"
+    right = json.loads(config.read_text())
+    for change, says in (({"vocab_size": 100}, "has ids up to"), ({"n_inner": 64}, "config.json makes it")):
+        config.write_text(json.dumps(right | change))
+        assert says in refused(made)
+    other = make_checkpoint(tmp_path / "other", n_layer=1)
+    written = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(written | {"base_model_name_or_path": str(other)}))
+    assert "has no such layer" in refused(adapter)
 
 
 def test_an_engine_that_runs_is_not_measured_against_the_memory_that_it_has_taken(

@@ -96,6 +96,16 @@ def test_regrown_tokens_do_not_count_and_are_not_reported() -> None:
     ]
 
 
+@pytest.mark.parametrize("strange", [b"x", "control", "unknown"])
+def test_a_token_that_regrows_nothing_ends_it_so_that_every_generation_ends(strange: bytes | str) -> None:
+    """What a runner answers that did not keep to `allowed` is neither counted nor shown."""
+    ids = {"control": TOKENIZER.control.end_of_text, "unknown": TOKENIZER.size + 7}
+    target = generation(held=b"return", max_tokens=2)
+    feed(target, "re")
+    (delta,) = feed(target, strange if isinstance(strange, bytes) else ids[strange])
+    assert (delta.text, delta.tokens, delta.finish) == ("", (), Finish.STOP)
+
+
 def test_control_tokens_end_a_fim_completion_and_only_end_of_text_ends_plain_text() -> None:
     control = TOKENIZER.control
     assert control.fim_middle is not None

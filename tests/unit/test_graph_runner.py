@@ -5,6 +5,7 @@ The device is a pretended one: a graph is the work itself, done again into the s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import cast
@@ -19,7 +20,7 @@ from engine.cuda.buckets import ROWS, Bucket, bucket_of, drawn_of, expected, rea
 from engine.cuda.graph_runner import GraphRunner
 from engine.cuda.graphs import HostDevice, Outputs, Work
 from engine.cuda.places import Place
-from engine.errors import DeviceMemoryExhausted
+from engine.errors import DeviceMemoryExhausted, EngineFault
 from engine.runner import TorchRunner
 from engine.sampling import Sampling
 from engine.step import Copy, Sample, Span, Step
@@ -73,7 +74,8 @@ class Ordinary:
         self.steps.append(step)
         return [Sample(1, -0.5)] * step.samples
 
-    def keep_slots(self, slots: Sequence[int]) -> None:
+    def keep_slots(self, slots: Sequence[int], lengths: Sequence[int]) -> None:
+        assert len(slots) == len(lengths)
         self.kv = self.kv[list(slots)].clone()
 
 
@@ -317,8 +319,8 @@ def test_a_kind_of_pass_that_cannot_be_captured_is_launched_one_by_one_for_good(
     assert not world.runner.idle()
     world.decode(0, 3)
     world.device.broken = False  # torch would not make another in this process
-    world.runner.keep_slots([0, 1])
-    world.plain.keep_slots([0, 1])
+    world.runner.keep_slots([0, 1], [WINDOW] * 2)
+    world.plain.keep_slots([0, 1], [WINDOW] * 2)
     world.decode(0, 10)
     assert world.device.log.count("record") == 1
     assert not world.runner.idle()
@@ -329,7 +331,7 @@ def test_slots_that_move_take_their_graphs_with_them(world: World) -> None:
     ids = world.decode(0, 8)
     assert world.runner.captured == 1
     for runner in (world.runner, world.plain):
-        runner.keep_slots([0, 2])
+        runner.keep_slots([0, 2], [WINDOW] * 2)
     assert world.runner.captured == 0
     assert world.runner.slots == 2
     world.run(Step.of(Span(0, 8, 1), ids[-1:]))
@@ -344,3 +346,30 @@ def test_memory_that_runs_out_is_told_as_such(world: World) -> None:
     runner = GraphRunner(cast("TorchRunner", world.behind), fail, VOCABULARY, world.device)
     with pytest.raises(DeviceMemoryExhausted, match="--kv-memory"):
         runner.run(Step.of(Span(0, 0, 1), [3]))
+
+
+def test_an_answer_that_is_no_number_is_a_fault_and_nothing_goes_on_from_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoilt: list[bool] = []
+    fetch = Place.fetch
+
+    def poisoned(place: Place, outputs: Outputs) -> Callable[[], tuple[list[int], list[float]]]:
+        read = fetch(place, outputs)
+
+        def again() -> tuple[list[int], list[float]]:
+            ids, logprobs = read()
+            return ids, [math.nan] * len(logprobs) if spoilt and spoilt.pop() else logprobs
+
+        return again
+
+    monkeypatch.setattr(Place, "fetch", poisoned)
+    ids = world.decode(0, 10)
+    used = world.runner.ahead.used
+    assert used > 0
+    spoilt.append(True)
+    with pytest.raises(EngineFault, match="numbers overflow"):
+        world.runner.run(Step.of(Span(0, 10, 1), ids[-1:]))
+    world.run(Step.of(Span(0, 10, 1), ids[-1:]))
+    assert world.runner.ahead.used == used + 1, "the one that was spoilt"
+    world.decode(11, 6)

@@ -209,6 +209,36 @@ def test_chunks_join_to_the_whole_answer_and_end_in_usage_and_done() -> None:
     assert last["usage"] == built.whole()["usage"]
 
 
+@pytest.mark.parametrize(
+    ("text", "stop"),
+    [("a→b😀c", None), ("a);b", ");x"), ("naïve = é😀", None), ("xy);xz", "z")],
+)
+def test_offsets_say_where_the_text_of_a_token_begins_whole_or_streamed(text: str, stop: str | None) -> None:
+    """Also where several tokens make one character, and where text lags behind because a stop string may begin there."""
+    request = CompletionRequest.model_validate(
+        {"prompt": "x", "max_tokens": 64, "temperature": 0, "logprobs": 0, "stop": stop}
+    )
+    built = Answer(request, intake().take(request), "tiny", 7)
+    generation = built._admitted.generation
+    ids = [each for character in text for each in TOKENIZER.encode(character)]
+    deltas = []
+    for each in ids:
+        deltas.append(generation.accept(Sample(each, -0.5)))
+        if deltas[-1].finish is not None:
+            break
+    else:
+        deltas.append(generation.close())
+    chunks = [events(data)["choices"][0] for data in streamed(built, deltas) if data != DONE]
+    whole = built.whole()["choices"][0]
+    offsets = whole["logprobs"]["text_offset"]
+    assert [each for chunk in chunks for each in chunk["logprobs"]["text_offset"]] == offsets
+    said = "".join(token.text for delta in deltas for token in delta.tokens)
+    assert said.startswith(whole["text"])
+    assert len(offsets) == sum(len(delta.tokens) for delta in deltas)
+    places = [n for n, character in enumerate(text) for _ in TOKENIZER.encode(character)]
+    assert offsets == places[: len(offsets)]
+
+
 def test_usage_is_streamed_only_to_those_who_asked() -> None:
     built, deltas = answer()
     sent = streamed(built, deltas)

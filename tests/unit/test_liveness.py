@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from engine.client import Chunk
-from engine.errors import EngineAbsent, EngineHung, EngineSilent
+from engine.errors import EngineAbsent, EngineHung, EngineSilent, EngineUnavailable
 from engine.liveness import Liveness, Patience
 from tests.harness.aio import async_test
 
-PATIENCE = Patience(ask=0.02, give_up=0.1)
+PATIENCE = Patience(ask=0.02, give_up=0.1, leave=0.4)
 
 
 class Engine:
@@ -86,7 +86,28 @@ async def test_one_that_died_is_left_to_the_connections_to_report() -> None:
     engine = Engine(EngineAbsent)
     liveness = engine.liveness()
     assert await wait(liveness, 0.2) == "done"
-    assert (len(engine.probes), engine.hung) == (1, 0)
+    assert engine.hung == 0
+    await liveness.aclose()
+
+
+@async_test()
+async def test_a_question_that_is_broken_off_is_asked_again() -> None:
+    engine = Engine(EngineUnavailable, EngineAbsent, None, EngineSilent)
+    liveness = engine.liveness()
+    with pytest.raises(EngineHung):
+        await wait(liveness, 60)
+    assert (len(engine.probes), engine.hung) == (4, 1)
+    await liveness.aclose()
+
+
+@async_test()
+async def test_one_that_is_gone_for_longer_than_leaving_takes_leaves_nobody_waiting() -> None:
+    engine = Engine(*[EngineAbsent] * 1_000)
+    liveness = engine.liveness()
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(EngineHung):
+        await wait(liveness, 60)
+    assert asyncio.get_running_loop().time() - began >= PATIENCE.leave
     await liveness.aclose()
 
 

@@ -18,6 +18,7 @@ from engine import paths, precision, registry
 from engine.checkpoint.config import read_shape
 from engine.errors import CheckpointError, DeviceError
 from engine.loading import LoadOptions, load
+from engine.lock import FileLock
 from engine.models import ModelSource, shelf
 from engine.models.catalogue import entries, entry, ranked
 from engine.models.commands import app
@@ -308,6 +309,91 @@ def test_remove_refuses_while_an_engine_runs_the_model(by: str) -> None:
     assert f"{ID} is in use (pid {me.pid})" in errors
     assert "starfill stop" in errors
     assert directory.is_dir()
+
+
+def _engine_runs(model: str, socket: str = "other") -> int:
+    me = ProcessIdentity.of(os.getpid())
+    assert me is not None
+    registry.write_record(
+        registry.EngineRecord(
+            pid=me.pid, started=me.started, executable=me.executable, socket=str(registry.socket_path(socket)),
+            model=model, dtype="float32", device="cpu", version="0",
+        )
+    )  # fmt: skip
+    return me.pid
+
+
+def test_remove_refuses_while_an_engine_runs_an_adapter_of_the_model() -> None:
+    directory = put(ID)
+    other = put("a/other")
+    adapter = paths.models_dir() / "mine-tuned"
+    adapter.mkdir()
+    config = {"peft_type": "LORA", "base_model_name_or_path": ID, "r": 4, "lora_alpha": 8}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    pid = _engine_runs("mine-tuned")
+    code, _, errors = run("remove", ID, "--yes")
+    assert code == 1
+    assert f"{ID} is in use (pid {pid}); end that first: starfill stop mine-tuned" in errors
+    assert directory.is_dir()
+    assert run("remove", "a/other", "--yes")[0] == 0
+    assert not other.exists()
+
+
+def begin(text: str, size: int, commit: str = "d" * 40) -> Path:
+    """What a pull leaves that was stopped."""
+    name = ModelName.parse(text)
+    assert name is not None
+    folder = paths.models_dir() / ".partial" / f"{name.folder}+{commit}"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(bytes(size))
+    return folder
+
+
+def test_a_download_that_stopped_is_shown_and_can_be_removed() -> None:
+    folder, other = begin("a/b@no-fim", 3 * 2**20), begin(ID, 2**20)
+    found = {one["id"]: one for one in json.loads(run("list", "--json")[1])}
+    assert (found["a/b@no-fim"]["here"], found["a/b@no-fim"]["begun"]) == (False, 3 * 2**20)
+    assert [one["id"] for one in json.loads(run("list", "--here", "--json")[1])] == ["starfill-starter"]
+    assert found["starfill-starter"]["begun"] == 0
+    assert (found[ID]["here"], found[ID]["begun"]) == (False, 2**20)
+    assert (
+        "a/b@no-fim: 3 MiB of a download that stopped; pull goes on with it, remove frees them"
+        in run("list", "--here")[1]
+    )
+    assert "add --yes" in run("remove", "a/b@no-fim")[2]
+    code, out, _ = run("remove", "a/b@no-fim", "--yes")
+    assert (code, out) == (0, "Removed a/b@no-fim: 3 MiB are free again.\n")
+    assert not folder.exists()
+    assert other.exists()
+    assert run("remove", "a/b@no-fim", "--yes")[0] == 1
+
+
+def test_a_model_goes_with_what_began_to_take_its_place(home: Path) -> None:
+    directory, folder, commit = put(ID), begin(ID, 2**20), begin(ID, 2**20, "e" * 40)
+    older = home / "models" / ".partial" / f"{directory.name}.older"
+    older.mkdir()
+    (older / "model.safetensors").write_bytes(bytes(2**20))
+    with FileLock(folder.parent / f"{directory.name}.lock").held(1):
+        code, _, errors = run("remove", ID, "--yes")
+        assert code == 1
+        assert f"{ID} is being downloaded by another starfill" in errors
+        assert directory.is_dir()
+    size = shelf.size_of(directory)
+    assert shelf.remove(*shelf.on_disk(ID)) == size + 3 * 2**20
+    assert not any(path.exists() for path in (directory, folder, commit, older))
+
+
+def test_a_folder_that_is_a_link_goes_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    directory, elsewhere = put(ID), tmp_path / "larger disk"
+    directory.rename(elsewhere)
+    directory.symlink_to(elsewhere)
+    code, out, _ = run("remove", ID, "--yes")
+    assert code == 0
+    assert out.splitlines() == [
+        f"Removed {ID}: 0 B are free again.", f"Its folder was a link; what is in {elsewhere} stays.",
+    ]  # fmt: skip
+    assert not os.path.lexists(directory)
+    assert (elsewhere / "model.safetensors").is_file()
 
 
 def test_convert_says_what_it_wrote_and_whether_it_could_be_served(tmp_path: Path) -> None:

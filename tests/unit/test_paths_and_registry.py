@@ -53,9 +53,25 @@ def test_a_relative_home_is_taken_from_the_working_directory(short_tmp: Path, mo
     monkeypatch.chdir(short_tmp)
     monkeypatch.setenv("STARFILL_HOME", "here")
     assert paths.home() == short_tmp / "here"
+    monkeypatch.chdir("/")
+    assert paths.home() == short_tmp / "here", "the engines that we start work there"
+    assert os.environ["STARFILL_HOME"] == str(short_tmp / "here")
     monkeypatch.setenv("STARFILL_HOME", "~/there")
     monkeypatch.setenv("HOME", str(short_tmp))
     assert paths.home() == short_tmp / "there"
+
+
+def test_a_home_that_cannot_be_known_is_refused_in_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("STARFILL_HOME", "~nosuchuser/x")
+    with pytest.raises(StarfillError, match=r"STARFILL_HOME=~nosuchuser/x: .*absolute"):
+        paths.home()
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    monkeypatch.setenv("STARFILL_HOME", "here")
+    with pytest.raises(StarfillError, match=r"STARFILL_HOME=here: .*absolute"):
+        paths.home()
 
 
 def test_without_a_home_the_platforms_folders_are_used(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import mmap
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import torch
+from torch import Tensor
 
+from engine.device import zeroed
 from engine.errors import DeviceMemoryExhausted
 from engine.models import STARTER
 from engine.ops import Head
@@ -16,6 +20,9 @@ from engine.sampling import Sampling
 from engine.step import Copy, Span, Step
 from tests.harness.checkpoints import make_checkpoint
 from tests.harness.inprocess import InProcessEngine
+
+if TYPE_CHECKING:
+    from engine.forward import Model
 
 
 @pytest.fixture
@@ -107,3 +114,47 @@ def test_kv_memory_is_bounded_by_its_setting(mebibytes: int) -> None:
     assert 0 < memory.nbytes <= mebibytes * 2**20
     assert memory.nbytes + memory[0].nbytes > mebibytes * 2**20 or engine.runner.slots == 32
     assert len(engine.scheduler.slots) == engine.runner.slots
+
+
+class Roomy:
+    """A model of which nothing is wanted but memory for keys and values."""
+
+    device = torch.device("cpu")
+
+    def new_kv(self, slots: int, window: int) -> Tensor:
+        return zeroed((slots, 2, 2, 1, window, 128), torch.float32, self.device)
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * mmap.PAGESIZE
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what is in memory")
+def test_giving_slots_back_takes_no_memory_and_frees_what_the_others_had() -> None:
+    """Most of the slots were never used: what is moved is what they hold, not the room that they have."""
+    runner = TorchRunner(cast("Model", Roomy()), 16, 4_096)
+    slot, before = runner.kv[0].nbytes, resident()
+    for number in range(6):
+        runner.kv[number, ..., :2_048, :] = float(number)
+    used = resident() - before
+    kept = (0, 2, 4, *range(6, 16))
+    lengths = (2_048, 2_048, 100, *[0] * 10)
+    runner.keep_slots(kept, lengths)
+    assert runner.slots == len(kept)
+    for new, (old, length) in enumerate(zip(kept, lengths, strict=True)):
+        assert (runner.kv[new, ..., :length, :] == float(old)).all()
+    assert resident() - before < used + slot
+    runner.keep_slots((1,), (2_048,))
+    assert (runner.kv[0, ..., :2_048, :] == 2.0).all()
+    assert resident() - before < used / 2
+    assert runner.kv.nbytes == slot
+
+
+def test_what_is_kept_stays_what_it_was_whatever_is_given_back() -> None:
+    runner = TorchRunner(cast("Model", Roomy()), 6, 64)
+    for number in range(6):
+        runner.kv[number] = float(number)
+    for kept in ((1, 2, 5), (0, 2), (1,)):
+        expected = [float(runner.kv[slot, 0, 0, 0, 0, 0]) for slot in kept]
+        runner.keep_slots(kept, [64] * len(kept))
+        assert [float(each.unique()) for each in runner.kv] == expected

@@ -72,6 +72,21 @@ def test_a_control_token_that_is_also_spelled_by_merges_is_spelled_out(tmp_path:
     assert 769 in tokenizer.encode_raw("a = <x> f")
 
 
+def test_added_tokens_keep_their_ids_wherever_they_are(tmp_path: Path) -> None:
+    """With gaps between them, and in any order."""
+    source = json.loads(tokenizer_json())
+    size = 1 + max(*source["model"]["vocab"].values(), *(token["id"] for token in source["added_tokens"]))
+    ids = {"<zz>": size + 900, "<yy>": size + 400}
+    added = [dict(source["added_tokens"][0], content=text, id=token) for text, token in ids.items()]
+    source["added_tokens"] += added
+    (tmp_path / "tokenizer.json").write_text(json.dumps(source))
+    tokenizer = Tokenizer(tmp_path / "tokenizer.json")
+    a, b = tokenizer.encode("a"), tokenizer.encode("b")
+    assert tokenizer.encode_raw("a<zz>b<yy>") == [*a, ids["<zz>"], *b, ids["<yy>"]]
+    assert tokenizer.size == size + 901
+    assert not {*ids.values()} & {*tokenizer.encode("a<zz>b<yy>")}
+
+
 def test_half_a_surrogate_pair_is_encoded_as_a_question_mark() -> None:
     tokenizer = vocabulary("starter")
     assert tokenizer.decode(tokenizer.encode("a\ud800b")) == "a?b"

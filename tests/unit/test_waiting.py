@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+
 import pytest
 
 from engine.generation import Generation
@@ -80,3 +83,49 @@ def test_taking_out_and_looking_at_who_is_in() -> None:
     assert (len(target), order(target)) == (1, [2])
     with pytest.raises(LookupError, match="nobody"):
         target.take()
+
+
+def test_any_thread_may_ask_how_many_wait_while_the_lines_change() -> None:
+    """`/metrics` does, on a thread of its own."""
+    target, errors, done = room(), [], threading.Event()
+
+    def ask() -> None:
+        try:
+            while not done.is_set():
+                assert 0 <= len(target) <= 40
+        except (AssertionError, RuntimeError) as error:
+            errors.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        for _ in range(200):
+            inside = [one(n, str(n % 7), f"d{n % 23}") for n in range(40)]
+            for each in inside:
+                target.add(each)
+            for each in inside:
+                target.remove(each)
+    finally:
+        sys.setswitchinterval(interval)
+        done.set()
+        asking.join()
+    assert errors == []
+    assert len(target) == 0
+
+
+def test_how_many_wait_is_right_whatever_came_and_went() -> None:
+    target = room(most=3, most_per_document=2)
+    for number in range(6):
+        target.add(one(number, str(number % 2), "a"))
+        target.add_begun(one(10 + number, "b"))
+        assert len(target) == len(list(target))
+    stranger = one(99, "b")
+    with pytest.raises(ValueError, match=r"."):
+        target.remove(stranger)
+    assert len(target) == len(list(target))
+    target.remove(next(iter(target)))
+    while len(target):
+        target.take()
+        assert len(target) == len(list(target))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -335,6 +335,41 @@ def test_without_memory_for_anything_each_request_is_told_so_and_the_worker_live
         b.runner.fits = None
         assert b.ask(max_tokens=1)[1].rest() == said(1)
     assert b.runner.slots == 1
+
+
+def test_slots_that_cannot_be_moved_are_computed_again_and_nobody_notices() -> None:
+    with bench() as b:
+        keep = b.runner.keep_slots
+
+        def fail(slots: Sequence[int], lengths: Sequence[int]) -> None:
+            keep(slots, [0] * len(slots))  # what they hold is lost
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+        b.runner.keep_slots = fail  # type: ignore[method-assign]
+        b.runner.fits = lambda step: len(b.runner.steps) != 3
+        readers = [b.ask(f"early {n}", max_tokens=6)[1] for n in range(2)]
+        b.freely()
+        assert [each.rest() for each in readers] == [said(6)] * 2
+        assert b.ask("after", max_tokens=2)[1].rest() == said(2)
+        assert not b.dead.is_set()
+        assert len(b.worker.scheduler.slots) == b.runner.slots == 2
+
+
+def test_an_engine_without_slots_to_go_on_in_ends_and_everybody_is_told() -> None:
+    made = Bench(GatedRunner())
+
+    def fail(slots: Sequence[int], lengths: Sequence[int]) -> None:
+        made.runner.slots = 0
+        raise RuntimeError("CUDA out of memory")
+
+    made.runner.keep_slots = fail  # type: ignore[method-assign]
+    made.runner.fits = lambda step: False
+    made.worker.start()
+    readers = [made.ask(f"early {n}")[1] for n in range(6)]
+    made.freely()
+    for reader in readers:
+        assert isinstance(reader.rest()[1], EngineFault)
+    assert made.dead.wait(SECONDS)
 
 
 def test_a_paused_request_waits_without_a_pass_and_goes_on_when_told() -> None:

@@ -1,7 +1,8 @@
-"""The process in which a pickle is read: `python -I -m engine.models.conversion.child IN OUT MEMORY SECONDS`.
+"""The process in which a pickle is read: `main` with the arguments IN OUT MEMORY SECONDS.
 
 IN and OUT are numbers of files that its parent has opened. It gives up everything else before it reads a byte of IN, writes
-safetensors to OUT, and one line of JSON to standard output: `{"names": […]}` or `{"refused": "…"}`.
+safetensors to OUT, and lines of JSON to standard output: `{}` once it is locked down, then `{"names": […]}`, for a fault of
+IN `{"refused": "…"}`, for one of the system `{"failed": "…"}`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 # Two encodings that zipfile and pickle would look for later, when nothing can be imported any more.
 import encodings.ascii
 import encodings.cp437  # noqa: F401
+import errno
 import json
 import mmap
 import os
@@ -18,6 +20,9 @@ from engine.models.conversion.archive import read_checkpoint
 from engine.models.conversion.lockdown import LockdownError, lock_down
 from engine.models.conversion.unpickler import Refused
 from engine.models.conversion.writing import write
+
+_OF_THE_SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+"""What a disk says of itself; other refusals come of what the file asked for."""
 
 
 def main() -> None:
@@ -29,6 +34,7 @@ def main() -> None:
         pages = mmap.mmap(source, 0, access=mmap.ACCESS_READ) if size else None
         try:
             lock_down(memory=memory, seconds=seconds, file_size=2 * size + 2**24)
+            os.write(1, b"{}\n")
             if pages is None:
                 raise Refused("is empty; download it again")
             checkpoint = read_checkpoint(file, pages)
@@ -43,11 +49,8 @@ def main() -> None:
         except MemoryError:
             said = {"refused": "needs more memory than its tensors do"}
         except OSError as error:
-            said = {"refused": f"could not be converted ({error.strerror or error})"}
+            kind = "failed" if error.errno in _OF_THE_SYSTEM else "refused"
+            said = {kind: f"could not be converted ({error.strerror or error})"}
     line = json.dumps(said, ensure_ascii=True)
     os.write(1, line.encode() + b"\n")
     os._exit(0)  # nothing that the pickle made is asked to clean up after itself
-
-
-if __name__ == "__main__":
-    main()

@@ -17,11 +17,12 @@ from typing import Annotated, Any, BinaryIO
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+import engine
 from engine.checkpoint.folder import ModelFolder
 from engine.checkpoint.header import read_header
 from engine.checkpoint.json_file import JsonLimits, read_object, refuse, shown
 from engine.checkpoint.table import INDEX, SINGLE, read_table
-from engine.errors import CheckpointError
+from engine.errors import CheckpointError, PickleRefused
 from engine.sizes import human_size
 
 BIN = "pytorch_model.bin"
@@ -35,6 +36,7 @@ _CPU_SECONDS = 10
 """What a child may compute for, beside a second for each 32 MiB; reading a pickle takes far less, copying too."""
 _MOST_SAID = 8 * 2**20
 _DRAFT = ".converting-"
+_BEGIN = "import json, sys; sys.path[:] = json.loads(sys.argv.pop()); from engine.models.conversion.child import main; main()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,8 @@ def pickled(directory: Path) -> list[str]:
 
 
 def convert(directory: Path, *, force: bool = False, told: Callable[[str, int, int], None] | None = None) -> Converted:
-    """Write safetensors of a directory's `.bin` files beside them, or nothing; raises CheckpointError.
+    """Write safetensors of a directory's `.bin` files beside them, or nothing; raises CheckpointError, PickleRefused where
+    the files are at fault.
 
     `told` hears which file comes next, which number it has, and how many there are. What is there already is replaced
     only with `force`.
@@ -98,7 +101,7 @@ def convert(directory: Path, *, force: bool = False, told: Callable[[str, int, i
             found, left_out = _convert_file(folder, name, draft / file)
             twice = next((tensor for tensor in found if tensor in where), None)
             if twice is not None:
-                raise CheckpointError(f"{folder.path(name)}: holds {shown(twice)}, which another shard holds too")
+                raise PickleRefused(f"{folder.path(name)}: holds {shown(twice)}, which another shard holds too")
             where |= dict.fromkeys(found, file)
             dropped.update(left_out)
             files.append(file)
@@ -107,7 +110,8 @@ def convert(directory: Path, *, force: bool = False, told: Callable[[str, int, i
             index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
             (draft / INDEX).write_text(json.dumps(index, indent=2), "utf-8")
             files.append(INDEX)
-        read_table(draft)  # what was made is judged as any other directory is
+        with _judged():  # what was made, as any other directory is
+            read_table(draft)
         size = sum((draft / file).stat().st_size for file in files)
         if force:
             _remove_older(directory, keep=files)
@@ -121,19 +125,42 @@ def _convert_file(folder: ModelFolder, name: str, target: Path) -> tuple[list[st
     path = folder.path(name)
     with folder.open(name) as source, target.open("wb") as output:
         said = _run_child(source, output, path)
+    _check_locked(said, path)
+    if "refused" in said:
+        raise PickleRefused(f"{path}: {_printable(said['refused'])}; nothing of it was run")
+    if "names" not in said:
+        raise CheckpointError(
+            f"{path}: {_printable(said.get('failed', 'could not be converted'))}; nothing of it was run"
+        )
+    with target.open("rb") as made, _judged():
+        names = list(read_header(made, target, os.fstat(made.fileno()).st_size))
+    dropped = [str(each)[:256] for each in said.get("dropped") or [] if isinstance(each, str)]
+    return names, dropped
+
+
+def check_system(folder: Path) -> None:
+    """Raise CheckpointError where no child can be locked down: then no pickle is read, so that none need be fetched."""
+    with _draft(folder) as draft, (draft / "in").open("w+b") as empty, (draft / "out").open("wb") as output:
+        said = _run_child(empty, output, folder)
+    _check_locked(said, folder)
+    if "refused" not in said:  # as empty, by a child that works
+        raise CheckpointError(f"{folder}: {_printable(said.get('failed', 'nothing can be converted here'))}")
+
+
+def _check_locked(said: dict[str, Any], path: Path) -> None:
     if "locked" in said:
         raise CheckpointError(
             f"{path}: is not read, because this system does not let a process give up its rights ({said['locked']}); "
             "convert it on a Linux with seccomp, or get the safetensors form of the model"
         )
-    if "names" not in said:
-        raise CheckpointError(
-            f"{path}: {_printable(said.get('refused', 'could not be converted'))}; nothing of it was run"
-        )
-    with target.open("rb") as made:
-        names = list(read_header(made, target, os.fstat(made.fileno()).st_size))
-    dropped = [str(each)[:256] for each in said.get("dropped") or [] if isinstance(each, str)]
-    return names, dropped
+
+
+@contextmanager
+def _judged() -> Iterator[None]:
+    try:
+        yield
+    except CheckpointError as error:
+        raise PickleRefused(str(error)) from error
 
 
 def _run_child(source: BinaryIO, output: BinaryIO, path: Path) -> dict[str, Any]:
@@ -141,7 +168,7 @@ def _run_child(source: BinaryIO, output: BinaryIO, path: Path) -> dict[str, Any]
     seconds = _CPU_SECONDS + size // 2**25
     fds = source.fileno(), output.fileno()
     child = subprocess.Popen(
-        [sys.executable, "-I", "-B", "-m", "engine.models.conversion.child", *map(str, fds), str(_MEMORY), str(seconds)],
+        [sys.executable, "-I", "-B", "-c", _BEGIN, *map(str, (*fds, _MEMORY, seconds)), json.dumps(_where_modules_are())],
         pass_fds=fds, cwd="/", env={"LC_ALL": "C.UTF-8", "PATH": os.defpath}, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
@@ -152,15 +179,26 @@ def _run_child(source: BinaryIO, output: BinaryIO, path: Path) -> dict[str, Any]
     finally:
         child.kill()
         child.wait()
+    began, _, rest = out[:_MOST_SAID].partition(b"\n")
     try:
-        said = json.loads(out[:_MOST_SAID])
+        said = json.loads(rest or began)
     except ValueError:
         said = None
     if child.returncode == 0 and isinstance(said, dict):
         return said
     last = errors.decode("utf-8", "replace").strip().splitlines()[-1:] or [""]
     why = f"signal {-child.returncode}" if child.returncode < 0 else f"code {child.returncode} {last[0]}".strip()
-    return {"refused": f"ended the process that was to convert it ({why}), as only a broken or hostile file does"}
+    if not began:
+        return {"failed": f"is not read: the process that was to convert it could not begin ({why})"}
+    return {"failed": f"ended the process that was to convert it ({why}), as a broken or hostile file does"}
+
+
+def _where_modules_are() -> list[str]:
+    """What this process imports from, for a child that ignores the environment and the user's own packages.
+
+    No relative entry: those are the working directory's, which may be anybody's.
+    """
+    return [*(each for each in sys.path if Path(each).is_absolute()), str(Path(engine.__file__).resolve().parents[1])]
 
 
 def _printable(text: object) -> str:
