@@ -88,7 +88,8 @@ def load(options: LoadOptions) -> Loaded:
 
     with devices.all_threads():
         model = load_model(directory, config, precision.ops, precision, adapter, read_tokenizer)
-    try_out(model)
+    if model.few_rows is None:  # which were tried with the model itself
+        try_out(model)
     if device.type == "cpu":
         pages.gather(model.weights.memories())
     log.info(

@@ -24,7 +24,7 @@ def sound(samples: list[Sample], dtype: torch.dtype) -> list[Sample]:
     """The samples of a pass; raises EngineFault if one of them was chosen among what is no number."""
     for sample in samples:
         if not math.isfinite(sample.logprob):
-            raise EngineFault(_in_words(dtype))
+            raise EngineFault(in_words(dtype))
     return samples
 
 
@@ -37,10 +37,11 @@ def try_out(model: Model) -> None:
     kv = model.new_kv(1, _WINDOW)
     head = model.forward(ids, rows, (Span(0, 0, _TOKENS),), kv, rows)
     if head is not None and not all(map(math.isfinite, head.logprobs.tolist())):
-        raise CheckpointError(_in_words(kv.dtype))
+        raise CheckpointError(in_words(kv.dtype))
 
 
-def _in_words(dtype: torch.dtype) -> str:
+def in_words(dtype: torch.dtype) -> str:
+    """What a person is told of it, with the remedy."""
     if dtype == torch.float32:
         return "the model's numbers overflow even in float32: its weights are damaged; download it again"
     return f"the model's numbers overflow in {str(dtype).removeprefix('torch.')}; start the engine with --dtype float32"
