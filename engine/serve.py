@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -46,6 +46,8 @@ HUNG_EXIT = 70
 """Exit code of an engine that ended itself because it hung (EX_SOFTWARE)."""
 
 _LAST_WORDS_SECONDS = 0.5
+
+_LEAVE = (signal.SIGTERM, signal.SIGINT)
 
 _END_SECONDS = 5
 """Longest that an engine which hangs may take to end."""
@@ -86,20 +88,19 @@ def serve(model_id: str, load: Callable[[], Loaded], endpoint: Endpoint, manner:
     """Run until told to stop, or idle for too long -> the process' exit code. Raises EndpointTaken, StarfillError."""
     standard_error.ready()
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # see `_end_hung`
-    # Until the event loop takes the signal over, it must not end us between binding and cleaning up.
-    signal.signal(signal.SIGTERM, _leave_at_once)
+    # Until the event loop takes the signals over they are only noted: an exception would leave things half begun, threads
+    # that wait for others among them.
+    told: list[int] = []
+    for number in _LEAVE:
+        signal.signal(number, lambda number, _: told.append(number))
     bound = endpoint.bind()
     try:
-        return _serve_on(bound, model_id, load, manner or Manner())
+        return _serve_on(bound, model_id, load, manner or Manner(), told)
     finally:
         bound.close()
 
 
-def _leave_at_once(*_: object) -> None:
-    raise SystemExit(0)
-
-
-def _serve_on(bound: Bound, model_id: str, load: Callable[[], Loaded], manner: Manner) -> int:
+def _serve_on(bound: Bound, model_id: str, load: Callable[[], Loaded], manner: Manner, told: Sequence[int]) -> int:
     state = EngineState(model_id, facts={"pid": os.getpid(), "model": model_id}, flags=manner.flags)
     metrics = Metrics()
     service = Service(state, metrics)
@@ -123,7 +124,7 @@ def _serve_on(bound: Bound, model_id: str, load: Callable[[], Loaded], manner: M
     )
     engine = _Engine(state, metrics, server, bound, contained, manner)
     try:
-        asyncio.run(engine.run(load))
+        asyncio.run(engine.run(load, told))
     finally:
         engine.stop()
         service.close()
@@ -161,13 +162,16 @@ class _Engine:
         self._loop: asyncio.AbstractEventLoop
         self._watchdog = Watchdog(manner.limits, self._vitals, self._end_hung)
 
-    async def run(self, load: Callable[[], Loaded]) -> None:
+    async def run(self, load: Callable[[], Loaded], told: Sequence[int]) -> None:
+        """Until it is told to leave, as it may have been by signals already."""
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(log_loop_error)
         self._publish("", "")
         threading.Thread(target=self._load, args=(load,), name="starfill-load", daemon=True).start()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _LEAVE:
             self._loop.add_signal_handler(number, self._leave)
+        for _ in told:
+            self._leave()
         self._watchdog.start()
         housekeeping = asyncio.create_task(self._housekeeping())
         try:

@@ -1,4 +1,6 @@
-"""A full disk, a standard error that takes nothing, no more threads: an engine serves, or ends in words and cleans up."""
+"""A full disk, a standard error that takes nothing, no more threads, a signal at once: an engine
+serves, or ends in words and cleans up.
+"""
 
 from __future__ import annotations
 
@@ -54,6 +56,24 @@ def refuse(self):
     start(self)
 
 threading.Thread.start = refuse
+sys.exit(main())
+"""
+
+
+TOLD_TO_LEAVE_AT_ONCE = """
+import os, signal, sys
+from concurrent.futures import ThreadPoolExecutor
+from tests.harness.scripted import main
+
+submit = ThreadPoolExecutor.submit
+
+def told(self, *args, **named):
+    ThreadPoolExecutor.submit = submit
+    begun = submit(self, *args, **named)
+    os.kill(os.getpid(), signal.%s)
+    return begun
+
+ThreadPoolExecutor.submit = told
 sys.exit(main())
 """
 
@@ -137,6 +157,15 @@ def test_what_fails_after_loading_is_a_failure_and_no_loading_without_end(home: 
         assert child.process.wait(20) == 1
         assert "the model could not be loaded: RuntimeError" in child.output()
         assert not path.exists()
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_told_to_leave_while_its_threads_begin_it_leaves(number: str, home: Path) -> None:
+    path = home / "e.sock"
+    argv = [sys.executable, "-c", TOLD_TO_LEAVE_AT_ONCE % number, "--socket", str(path), "--script", "one two three"]
+    with Child(argv, env=isolated_env(home)) as child:
+        assert child.process.wait(20) == 0
+        assert not list(home.glob("e.*"))
 
 
 def hanging(home: Path) -> list[str]:
