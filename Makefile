@@ -47,7 +47,8 @@ test-alone: $(STAMP)
 
 test-editors: $(EDITORS) ## end to end in real editors, which it installs into .editors
 	$(BIN)/python -m tests.editors.programs
-	$(BIN)/python -m pytest -n logical --maxprocesses 2 tests/editors
+	$(BIN)/python -m pytest -n logical --maxprocesses 2 --dist worksteal tests/editors -k "not vscode"
+	$(BIN)/python -m pytest tests/editors -k vscode
 
 test-all: $(EDITORS) check ## everything, the slow tests too; a missing editor is an error
 	$(BIN)/python -m tests.editors.programs

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from xdist.remote import Producer
-from xdist.scheduler import LoadScopeScheduling
 
 from tests.editors import programs
 from tests.editors.driver import Editor
@@ -25,35 +23,12 @@ Open = Callable[[], Editor]
 """Opens one more window."""
 
 
-GROUPS = {"vscode": "vscode", "neovim": "neovim", "test_together": "neovim"}
-"""Which tests run in the same one of several processes, by what is in their names; all others run in any.
-
-There is one Visual Studio Code at a time, and playwright leaves an event loop running in its thread, beside which pynvim
-starts none.
-"""
-
 _SAID = 20  # lines of a server's log that are shown beside a failure
 
 
-def _group(test: str) -> str:
-    return next((group for name, group in GROUPS.items() if name in test), test)
-
-
-class ByEditor(LoadScopeScheduling):
-    """Hands a group of tests to one process, the largest groups first."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return _group(nodeid)
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByEditor:
-    """Who hands the tests out."""
-    return ByEditor(config, log)
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Visual Studio Code last where there is one process for all."""
-    items.sort(key=lambda item: _group(item.nodeid) == "vscode")
+    """Visual Studio Code last: playwright leaves an event loop running in this thread, beside which pynvim starts none."""
+    items.sort(key=lambda item: "vscode" in item.nodeid)
 
 
 @pytest.hookimpl(wrapper=True)

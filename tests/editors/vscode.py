@@ -173,8 +173,7 @@ class VSCode:
         wait_until(opened, f"{file.name} in a tab", timeout=_STARTS_MS / 1000)
         self._page.locator(".editor-group-container.active .monaco-editor .view-lines").click()
         self._page.keyboard.press("Control+g")
-        self._page.wait_for_selector(".quick-input-widget input", timeout=_STARTS_MS)
-        self._page.keyboard.type(f"{line + 1}:{column + 1}")
+        self._page.locator(".quick-input-widget input").first.fill(f":{line + 1}:{column + 1}", timeout=_STARTS_MS)
         self._page.keyboard.press("Enter")
         wait_until(lambda: len(self._read()["buffer"]) > line, "text of the file", timeout=_STARTS_MS / 1000)
         wait_until(
@@ -273,8 +272,8 @@ class VSCode:
     def run(self, command: str, *, stays: bool = False) -> None:
         """Run a command by its title in the palette; it `stays` open if the command asks something."""
         self._page.keyboard.press("F1")
-        self._page.wait_for_selector(".quick-input-widget input", timeout=_STARTS_MS)
-        self._page.keyboard.type(command)
+        # Not key by key: what is typed before the list has come up is lost.
+        self._page.locator(".quick-input-widget input").first.fill(f">{command}", timeout=_STARTS_MS)
         self._page.locator(f'.quick-input-list [aria-label^="{command}"]').first.click(timeout=_STARTS_MS)
         if not stays:
             self._page.wait_for_selector(".quick-input-widget", state="hidden", timeout=_STARTS_MS)
